@@ -1,0 +1,73 @@
+//! Every constant that bounds something, with its unit, and the checks that they fit together.
+
+use std::time::Duration;
+
+/// The longest payload of a PING or PONG, in bytes (as RFC 6455 section 5.5 has it).
+pub const PING_PAYLOAD_BYTES_MAX: usize = 125;
+
+/// The largest frame length that the TCP protocol can state, in bytes.
+pub const TCP_FRAME_BYTES_MAX: usize = u16::MAX as usize;
+
+/// Replies to heartbeats that one session may have waiting; one more closes it as a flood.
+pub const PENDING_PONGS_MAX: u8 = 16;
+
+/// Sessions that one shard can hold: the index of a session has to fit the user data of a ring.
+pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 26;
+
+/// Shards of one server: the shard's number takes 8 bits of a session's public id.
+pub const SHARDS_MAX: usize = 256;
+
+/// Small buffers that a shard keeps for reuse; more than that go back to the allocator.
+pub const SMALL_BUFFER_POOL_MAX: usize = 1_024;
+
+/// Sessions that one call of a sweeper may report: what one turn of the loop closes at most.
+pub const EXPIRED_PER_TURN_MAX: usize = 4_096;
+
+/// Completions that are taken over from one ring before they are handled.
+pub const COMPLETIONS_PER_BATCH: usize = 256;
+
+/// Times that one ring is entered in a turn of the loop before the others get theirs.
+pub const ENTERS_PER_TURN_MAX: usize = 64;
+
+/// Entries of a ring's submission queue.
+pub const SUBMISSION_ENTRIES: u32 = 1_024;
+
+/// Entries of a ring's completion queue. With DEFER_TASKRUN little is posted unasked, so this can
+/// be far smaller than the number of connections; but the kernel sizes its table of cancellable
+/// requests by it, and 8,192 gives that table its largest size.
+pub const COMPLETION_ENTRIES: u32 = 8_192;
+
+/// Provided receive buffers of a ring.
+pub const RECEIVE_BUFFERS: u16 = 256;
+
+/// The size of a provided receive buffer in bytes.
+pub const RECEIVE_BUFFER_BYTES: u32 = 1_024;
+
+/// The share of a ring's slots that stays empty, since a hash spreads connections over the
+/// listeners: one in so many.
+pub const SLOT_HEADROOM_DIVISOR: u32 = 20;
+
+/// The largest direct-descriptor table that the kernel allows (IORING_MAX_FIXED_FILES).
+pub const SLOTS_PER_RING_MAX: u32 = 1 << 20;
+
+/// Rings of one shard.
+pub const RINGS_PER_SHARD_MAX: usize = 256;
+
+/// Connections that wait in a listener's queue; the kernel cuts it to `net.core.somaxconn`.
+pub const LISTEN_BACKLOG: i32 = 4_096;
+
+/// How long accepting rests after the kernel has said that a table is full.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a server that was told to stop waits for its sessions to be closed.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The shortest tick that can be asked for: below it the loop would do little else.
+pub const TICK_MIN: Duration = Duration::from_millis(1);
+
+const _: () = {
+    assert!(RECEIVE_BUFFERS.is_power_of_two());
+    assert!(SUBMISSION_ENTRIES.is_power_of_two() && COMPLETION_ENTRIES.is_power_of_two());
+    assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES, "a full submission must not overflow");
+    assert!(PING_PAYLOAD_BYTES_MAX + 3 <= crate::outgoing::SMALL_BUFFER_BYTES);
+};

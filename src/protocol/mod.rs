@@ -1,0 +1,3 @@
+//! Pure codecs over byte slices: they see bytes and give back meaning, and own nothing.
+
+pub mod frame;

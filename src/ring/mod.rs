@@ -1,0 +1,333 @@
+//! The ring layer: io_uring behind a safe face, for the server's engine and the load generator.
+//!
+//! It knows descriptors, buffers and completions, and nothing of sessions or protocols. With
+//! `sys` it is the only place where `unsafe` stands.
+//!
+//! Invariants:
+//! - every operation that was queued completes exactly once without [`Completion::more`], except
+//!   the silent links of a connect chain;
+//! - bytes handed to [`Ring::send`] live until their completion has been collected;
+//! - nothing that was queued is lost when the submission queue is full.
+//!
+//! Cost: one `io_uring_enter` submits everything queued and collects what is there.
+//! Source: `io_uring_enter(2)`, `io_uring_setup(2)`, Linux 6.1 and later.
+#![expect(unsafe_code, reason = "the kernel's interface is memory shared with it")]
+
+mod buffers;
+mod connect;
+mod error;
+mod setup;
+mod tag;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use slab::Slab;
+
+pub use self::buffers::Buffer;
+use self::buffers::BufferRing;
+use self::connect::AddressArena;
+pub use self::error::{KERNEL_NEEDED, RingError};
+pub use self::setup::{RingConfig, probe_client, probe_server};
+pub use self::tag::{GENERATION_BITS, GENERATIONS, Op, Tag};
+use crate::outgoing::Outgoing;
+
+/// Something that the kernel reports.
+#[derive(Debug)]
+pub struct Completion {
+    /// Which operation, and whose.
+    pub tag: Tag,
+    /// What the system call would have returned: a count or slot, or a negated errno.
+    pub result: i32,
+    /// Whether the operation goes on (multishot). If not, this was its last word.
+    pub more: bool,
+    /// The bytes that arrived; give it back with [`Ring::release`].
+    pub buffer: Option<Buffer>,
+    /// The bytes of a [`Ring::send`], back from the kernel, with the cursor where it was.
+    pub outgoing: Option<Outgoing>,
+}
+
+/// How long [`Ring::enter`] may sleep.
+#[derive(Clone, Copy, Debug)]
+pub enum Wait {
+    /// Submit, collect what is there, return.
+    No,
+    /// Return when `completions` are there; after `min` one is enough (where the kernel has
+    /// IORING_FEAT_MIN_TIMEOUT, Linux 6.12); after `max` in any case.
+    For {
+        /// How many completions make it worth returning at once.
+        completions: u32,
+        /// Until then, wait for all of `completions`.
+        min: Duration,
+        /// The longest sleep.
+        max: Duration,
+    },
+}
+
+/// What a ring has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RingCounters {
+    /// System calls.
+    pub enters: u64,
+    /// Operations queued, except the silent links of connect chains.
+    pub submissions: u64,
+    /// Operations that have ended.
+    pub terminal_completions: u64,
+    /// Completions in all, multishot ones included.
+    pub completions: u64,
+    /// Times that the completion queue was found to have overflowed (nothing is lost by it).
+    pub completion_overflows: u64,
+    /// Completions whose user data we never wrote; must stay 0.
+    pub unknown_completions: u64,
+}
+
+/// An io_uring instance with its direct-descriptor table, its buffers and its bytes in flight.
+pub struct Ring {
+    // Field order is drop order: the instance goes before the memory it was told of.
+    io: IoUring,
+    buffers: Option<BufferRing>,
+    in_flight: Slab<(Tag, Outgoing)>,
+    backlog: VecDeque<squeue::Entry>,
+    addresses: AddressArena,
+    wake_count: Box<u64>,
+    has_min_wait: bool,
+    counters: RingCounters,
+}
+
+impl Ring {
+    /// Makes a ring, to be used by this thread only.
+    ///
+    /// # Errors
+    /// If the kernel refuses, with the cure.
+    pub fn new(config: &RingConfig) -> Result<Ring, RingError> {
+        let (io, buffers) = setup::create(config)?;
+        let has_min_wait = io.params().is_feature_min_timeout();
+        Ok(Ring {
+            io,
+            buffers,
+            in_flight: Slab::new(),
+            backlog: VecDeque::new(),
+            addresses: AddressArena::new(),
+            wake_count: Box::new(0),
+            has_min_wait,
+            counters: RingCounters::default(),
+        })
+    }
+
+    /// What this ring has done so far.
+    pub fn counters(&self) -> RingCounters {
+        self.counters
+    }
+
+    /// How many provided buffers are held by us rather than free for the kernel.
+    pub fn buffers_held(&self) -> u32 {
+        self.buffers.as_ref().map_or(0, BufferRing::held)
+    }
+
+    /// Makes the kernel signal `eventfd` when this ring has something to collect.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn signal_by(&self, eventfd: BorrowedFd<'_>) -> Result<(), RingError> {
+        self.io
+            .submitter()
+            .register_eventfd(eventfd.as_raw_fd())
+            .map_err(RingError::call("registering an eventfd"))
+    }
+
+    /// Queues a multishot accept of `listener` into slots that the kernel picks.
+    pub fn accept_multishot(&mut self, listener: BorrowedFd<'_>, tag: Tag) {
+        let entry =
+            opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true).build();
+        self.push(entry, tag);
+    }
+
+    /// Queues a multishot receive on `slot`.
+    pub fn receive_multishot(&mut self, slot: u32, tag: Tag) {
+        self.push(opcode::RecvMulti::new(Fixed(slot), BufferRing::GROUP).build(), tag);
+    }
+
+    /// Queues a send on `slot`. The completion brings `outgoing` back, its cursor not moved, unless
+    /// it was static.
+    pub fn send(&mut self, slot: u32, outgoing: Outgoing, tag: Tag) {
+        debug_assert_eq!(tag.op, Op::Send);
+        if let Outgoing::Static(bytes) = outgoing {
+            self.push(send_entry(slot, bytes), tag);
+            return;
+        }
+        let entry = send_entry(slot, outgoing.as_bytes());
+        let key = self.in_flight.insert((tag, outgoing));
+        self.push(entry, Tag::new(Op::SendOwned, tag.generation, key as u32));
+    }
+
+    /// Queues the close of `slot`, which is free for reuse when that has completed. No operation
+    /// may be in flight on it.
+    pub fn close(&mut self, slot: u32, tag: Tag) {
+        self.push(opcode::Close::new(Fixed(slot)).build(), tag);
+    }
+
+    /// Queues the cancellation of the operation that was tagged `target`.
+    pub fn cancel(&mut self, target: Tag, tag: Tag) {
+        let by = CancelBuilder::user_data(target.to_bits());
+        self.push(opcode::AsyncCancel2::new(by).build(), tag);
+    }
+
+    /// Queues a read of an eventfd that other threads and rings signal to wake this one. One at a
+    /// time.
+    pub fn read_wake(&mut self, eventfd: BorrowedFd<'_>, tag: Tag) {
+        let count: *mut u64 = &mut *self.wake_count;
+        let entry = opcode::Read::new(Fd(eventfd.as_raw_fd()), count.cast(), 8).build();
+        self.push(entry, tag);
+    }
+
+    /// Whether an `enter` would find something to do: to submit, to run, or to collect.
+    pub fn has_work(&mut self) -> bool {
+        let queue = self.io.submission();
+        let flagged = queue.taskrun() || queue.cq_overflow() || !queue.is_empty();
+        drop(queue);
+        flagged || !self.backlog.is_empty() || !self.io.completion().is_empty()
+    }
+
+    /// Whether the kernel holds something for us that has not been collected.
+    pub fn has_completions(&mut self) -> bool {
+        let queue = self.io.submission();
+        let flagged = queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        flagged || !self.io.completion().is_empty()
+    }
+
+    /// Submits what is queued and lets the kernel post completions; sleeps as `wait` says. Released
+    /// buffers become the kernel's.
+    ///
+    /// # Errors
+    /// If the ring as a whole has failed. Time-outs and signals are not errors.
+    pub fn enter(&mut self, wait: Wait) -> Result<(), RingError> {
+        if let Some(buffers) = &self.buffers {
+            buffers.publish();
+        }
+        self.refill();
+        if self.io.submission().cq_overflow() {
+            self.counters.completion_overflows += 1;
+        }
+        self.counters.enters += 1;
+        let outcome = match wait {
+            Wait::No => self.io.submit(),
+            Wait::For { .. } if !self.backlog.is_empty() => self.io.submit(),
+            Wait::For { completions, min, max } => self.wait(completions, min, max),
+        };
+        self.after_submit(outcome)
+    }
+
+    fn wait(&mut self, completions: u32, min: Duration, max: Duration) -> io::Result<usize> {
+        let limit = Timespec::new().sec(max.as_secs()).nsec(max.subsec_nanos());
+        let mut arguments = SubmitArgs::new().timespec(&limit);
+        let mut want = completions.max(1);
+        if self.has_min_wait && min < max && !min.is_zero() {
+            arguments = arguments.min_wait_usec(min.as_micros() as u32);
+        } else {
+            want = 1;
+        }
+        self.io.submitter().submit_with_args(want as usize, &arguments)
+    }
+
+    /// Moves up to `limit` completions into `batch`; whether there may be more.
+    pub fn collect(&mut self, batch: &mut Vec<Completion>, limit: usize) -> bool {
+        let Ring { io, buffers, in_flight, counters, .. } = self;
+        let mut queue = io.completion();
+        for entry in queue.by_ref().take(limit) {
+            counters.completions += 1;
+            let more = cqueue::more(entry.flags());
+            let Some(tag) = Tag::from_bits(entry.user_data()) else {
+                counters.unknown_completions += 1;
+                continue;
+            };
+            counters.terminal_completions += u64::from(!more);
+            let buffer = match (cqueue::buffer_select(entry.flags()), &mut *buffers) {
+                (Some(id), Some(ring)) => Some(ring.hold(id, entry.result().max(0) as u32)),
+                _ => None,
+            };
+            let (tag, outgoing) = match tag.op {
+                Op::SendOwned => {
+                    let (owner, outgoing) = in_flight.remove(tag.index as usize);
+                    (owner, Some(outgoing))
+                }
+                _ => (tag, None),
+            };
+            batch.push(Completion { tag, result: entry.result(), more, buffer, outgoing });
+        }
+        !queue.is_empty()
+    }
+
+    /// The bytes in a buffer that a completion brought.
+    pub fn bytes(&self, buffer: &Buffer) -> &[u8] {
+        self.buffers.as_ref().map_or(&[], |ring| ring.bytes(buffer))
+    }
+
+    /// Gives a buffer back; the kernel sees it at the next `enter`.
+    pub fn release(&mut self, buffer: Buffer) {
+        if let Some(ring) = &mut self.buffers {
+            ring.release(buffer);
+        }
+    }
+
+    /// Queues one operation, submitting to make room where there is none.
+    fn push(&mut self, entry: squeue::Entry, tag: Tag) {
+        self.counters.submissions += 1;
+        self.push_raw(entry.user_data(tag.to_bits()));
+    }
+
+    fn push_raw(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() {
+            if self.io.submission().is_full() {
+                let outcome = self.io.submit();
+                self.counters.enters += 1;
+                // A failure here shows again, and is reported, at the next `enter`.
+                let _ = self.after_submit(outcome);
+            }
+            // SAFETY: what the entry points to is static, or owned by `self` until the completion
+            // (bytes in flight, the wake count), or until the submission (addresses).
+            if unsafe { self.io.submission().push(&entry) }.is_ok() {
+                return;
+            }
+        }
+        self.backlog.push_back(entry);
+    }
+
+    /// Moves entries that found the queue full into it, in order.
+    fn refill(&mut self) {
+        let mut queue = self.io.submission();
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: as in `push_raw`.
+            if unsafe { queue.push(entry) }.is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    fn after_submit(&mut self, outcome: io::Result<usize>) -> Result<(), RingError> {
+        if self.backlog.is_empty() && self.io.submission().is_empty() {
+            self.addresses.clear();
+        }
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // A time-out, a signal, a kernel short of memory or of room in the completion
+                // queue: what was not taken is still queued.
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(RingError::Call { what: "io_uring_enter", source: error }),
+            },
+        }
+    }
+}
+
+/// MSG_WAITALL makes the kernel itself go on after a short send, MSG_NOSIGNAL spares us SIGPIPE.
+fn send_entry(slot: u32, bytes: &[u8]) -> squeue::Entry {
+    opcode::Send::new(Fixed(slot), bytes.as_ptr(), bytes.len() as u32)
+        .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+        .build()
+}

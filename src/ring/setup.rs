@@ -1,0 +1,126 @@
+//! Making a ring: its flags, its tables, and the check that this kernel has all that we rely on.
+
+use io_uring::{IoUring, Probe, opcode};
+
+use super::buffers::BufferRing;
+use super::error::RingError;
+
+/// The sizes of one ring.
+#[derive(Clone, Copy, Debug)]
+pub struct RingConfig {
+    /// Slots of the direct-descriptor table; RLIMIT_NOFILE at most.
+    pub slots: u32,
+    /// Entries of the submission queue, a power of two.
+    pub submission_entries: u32,
+    /// Entries of the completion queue, a power of two.
+    pub completion_entries: u32,
+    /// Provided buffers, a power of two; 0 for a ring that never receives.
+    pub buffers: u16,
+    /// The size of each provided buffer in bytes.
+    pub buffer_bytes: u32,
+}
+
+/// The operations that the ring layer uses, with the kernel that brought them.
+const OPCODES: &[(u8, &str, &str)] = &[
+    (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT", "5.5"),
+    (opcode::RecvMulti::CODE, "IORING_OP_RECV", "5.6"),
+    (opcode::Send::CODE, "IORING_OP_SEND", "5.6"),
+    (opcode::Close::CODE, "IORING_OP_CLOSE", "5.6"),
+    (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL", "5.5"),
+    (opcode::Read::CODE, "IORING_OP_READ", "5.6"),
+];
+
+/// The operations that only those who open connections use.
+const CLIENT_OPCODES: &[(u8, &str, &str)] = &[
+    (opcode::Socket::CODE, "IORING_OP_SOCKET", "5.19"),
+    (opcode::Connect::CODE, "IORING_OP_CONNECT", "5.5"),
+    (opcode::Bind::CODE, "IORING_OP_BIND", "6.11"),
+    (opcode::SetSockOpt::CODE, "IORING_OP_URING_CMD", "6.7"),
+];
+
+/// Checks that this kernel has what a server's ring needs.
+///
+/// # Errors
+/// The first thing that is missing, with the kernel version that has it and the cure.
+pub fn probe_server() -> Result<(), RingError> {
+    probe(OPCODES)
+}
+
+/// Checks that this kernel has what a client's ring needs.
+///
+/// # Errors
+/// The first thing that is missing, with the kernel version that has it and the cure.
+pub fn probe_client() -> Result<(), RingError> {
+    probe(OPCODES)?;
+    probe(CLIENT_OPCODES)
+}
+
+fn probe(opcodes: &'static [(u8, &'static str, &'static str)]) -> Result<(), RingError> {
+    let ring = build(8, 16)?;
+    let mut supported = Probe::new();
+    ring.submitter()
+        .register_probe(&mut supported)
+        .map_err(RingError::call("asking io_uring which operations it has"))?;
+    for &(code, feature, since) in opcodes {
+        if !supported.is_supported(code) {
+            return Err(RingError::Lacks { feature, since, cure: "use a newer kernel" });
+        }
+    }
+    let parameters = ring.params();
+    let features = [
+        (parameters.is_feature_nodrop(), "IORING_FEAT_NODROP", "5.5"),
+        (parameters.is_feature_submit_stable(), "IORING_FEAT_SUBMIT_STABLE", "5.5"),
+        (parameters.is_feature_ext_arg(), "IORING_FEAT_EXT_ARG", "5.11"),
+        (parameters.is_feature_skip_cqe_on_success(), "IORING_FEAT_CQE_SKIP", "5.17"),
+    ];
+    for (present, feature, since) in features {
+        if !present {
+            return Err(RingError::Lacks { feature, since, cure: "use a newer kernel" });
+        }
+    }
+    // Multishot receive (6.0) cannot be probed as such; DEFER_TASKRUN (6.1), without which `build`
+    // has failed already, implies it.
+    Ok(())
+}
+
+/// The io_uring instance itself. It must be made on the thread that uses it (SINGLE_ISSUER).
+///
+/// NO_SQARRAY (6.6) saves an indirection; an older kernel does without.
+fn build(submission_entries: u32, completion_entries: u32) -> Result<IoUring, RingError> {
+    let attempt = |no_sqarray: bool| {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(completion_entries);
+        if no_sqarray {
+            builder.setup_no_sqarray();
+        }
+        builder.build(submission_entries)
+    };
+    match attempt(true) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => attempt(false),
+        outcome => outcome,
+    }
+    .map_err(RingError::setup)
+}
+
+/// A ring with its descriptor table and its buffers.
+pub(super) fn create(config: &RingConfig) -> Result<(IoUring, Option<BufferRing>), RingError> {
+    let io = build(config.submission_entries, config.completion_entries)?;
+    if config.slots > 0 {
+        io.submitter().register_files_sparse(config.slots).map_err(|source| {
+            match source.raw_os_error() {
+                Some(libc::EMFILE) => RingError::Table { slots: config.slots, source },
+                _ => RingError::Call { what: "registering a direct-descriptor table", source },
+            }
+        })?;
+    }
+    let buffers = match config.buffers {
+        0 => None,
+        count => Some(BufferRing::register(&io.submitter(), count, config.buffer_bytes)?),
+    };
+    Ok((io, buffers))
+}

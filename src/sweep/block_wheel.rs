@@ -291,3 +291,59 @@ impl Sweeper for BlockWheel {
             + self.far.heap_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Advances tick by tick from `from`, with everybody touched to be due `ahead` ticks later.
+    fn beat(sweeper: &mut BlockWheel, from: u64, ticks: u64, ahead: u64) {
+        for now in from..from + ticks {
+            assert_eq!(sweeper.advance(Tick(now), 0, &mut Vec::new()), Progress::Done);
+            (0..6_400).for_each(|index| sweeper.touch(index, Tick(now + ahead)));
+        }
+    }
+
+    #[test]
+    fn a_crowded_wheel_becomes_a_straight_scan_and_a_wheel_again() {
+        let mut sweeper = BlockWheel::new(6_400, Tick(0));
+        (0..6_400).for_each(|index| sweeper.insert(index, Tick(3)));
+        beat(&mut sweeper, 1, 10, 3);
+        assert_eq!(sweeper.mode, Mode::Wheel { crowded_ticks: 0 }, "every other tick");
+        (0..6_400).for_each(|index| sweeper.touch(index, Tick(12)));
+        for now in 11..20 {
+            // One of each block is due at every tick, and is followed by another.
+            let mut expired = Vec::new();
+            (0..6_400).step_by(64).for_each(|index| sweeper.touch(index, Tick(now)));
+            (0..6_400).skip(1).step_by(64).for_each(|index| sweeper.touch(index, Tick(now + 1)));
+            sweeper.advance(Tick(now), usize::MAX, &mut expired);
+            expired.iter().for_each(|&index| sweeper.insert(index, Tick(now + 1)));
+        }
+        assert!(matches!(sweeper.mode, Mode::Straight { .. }), "every block at every tick");
+        (0..6_400).for_each(|index| sweeper.touch(index, Tick(70)));
+        beat(&mut sweeper, 20, 3, 50);
+        assert_eq!(sweeper.mode, Mode::Wheel { crowded_ticks: 0 }, "far ahead");
+        let mut expired = Vec::new();
+        sweeper.advance(Tick(71), usize::MAX, &mut expired);
+        assert!(expired.is_empty());
+        sweeper.advance(Tick(72), usize::MAX, &mut expired);
+        assert_eq!(expired.len(), 6_400);
+    }
+
+    #[test]
+    fn sessions_who_talk_are_not_looked_at_one_by_one() {
+        let mut sweeper = BlockWheel::new(6_400, Tick(0));
+        (0..6_400).for_each(|index| sweeper.insert(index, Tick(100)));
+        beat(&mut sweeper, 1, 1_000, 100);
+        // 100 blocks, each every 99 or 100 ticks.
+        assert!(sweeper.entries_visited() <= 1_100, "{}", sweeper.entries_visited());
+    }
+
+    #[test]
+    fn a_session_takes_less_than_two_and_a_half_bytes() {
+        for capacity in [1 << 16, 200_000, 1 << 20, 10_000_000] {
+            let bytes = BlockWheel::new(capacity, Tick(0)).heap_bytes();
+            assert!(bytes as f64 / capacity as f64 <= 2.5, "{bytes} for {capacity}");
+        }
+    }
+}

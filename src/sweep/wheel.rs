@@ -166,14 +166,13 @@ mod tests {
         let mut wheel = Wheel::new(16, 4, 0);
         (0..4).for_each(|node| _ = wheel.file(node, 3));
         let mut room = 2;
-        let mut take = |_| {
+        let progress = wheel.walk(9, |_| {
             room -= 1;
             if room >= 0 { Turn::Gone } else { Turn::Stay }
-        };
-        assert_eq!(wheel.walk(9, &mut take), Progress::More);
+        });
+        assert_eq!(progress, Progress::More);
         assert_eq!(wheel.cursor(), 3);
         assert_eq!((0..4).filter(|&node| wheel.is_filed(node)).count(), 2);
-        room = 2;
         assert_eq!(wheel.walk(9, |_| Turn::Gone), Progress::Done);
         assert_eq!(wheel.cursor(), 9);
     }

@@ -20,8 +20,8 @@
 //!
 //! Cost: insert, touch and remove O(1), a touch mostly one store in one line. Advance visits the
 //! blocks that hold someone due, and those whose earliest deadline has moved on since: with
-//! timeouts of T ticks, renewed every h ticks, N / (64 (T - h)) a tick. Where that is most blocks,
-//! they are scanned straight through instead, and the wheel rests. A deadline [`HORIZON_TICKS`]
+//! timeouts of T ticks, renewed every h ticks, N / (64 (T - h)) a tick. Where that is a third of
+//! all, they are scanned straight through instead, and the wheel rests. A deadline [`HORIZON_TICKS`]
 //! ahead or more costs a hash-map entry until it is near.
 //!
 //! Bytes: 2 a session, 12 a block for its links and slot, and 8 to 16 a block for slots: 2.3 to
@@ -165,18 +165,18 @@ impl BlockWheel {
     fn scan(&mut self, next: u32, now: u64, full: usize, expired: &mut Vec<u32>) -> Progress {
         let ticks = now - self.wheel.cursor();
         let used = self.lanes.blocks.used();
-        let mut due_next_tick = 0;
+        let mut due_soon = 0;
         for block in (next..used).chain(0..next) {
             let verdict = self.lanes.visit(block, ticks, full, expired);
             if verdict.due != 0 {
                 self.mode = Mode::Straight { next: block };
                 return Progress::More;
             }
-            due_next_tick += u32::from(u64::from(verdict.earliest) <= ticks + 1);
+            due_soon += u32::from(u64::from(verdict.earliest) <= ticks + 2);
         }
         self.lanes.dial.turn(ticks);
         self.wheel.skip_to(now);
-        if due_next_tick < used / 2 {
+        if due_soon < used / 2 {
             self.file_all();
         }
         Progress::Done
@@ -193,11 +193,12 @@ impl BlockWheel {
         }
     }
 
-    /// Goes over to straight scans where most blocks are visited tick after tick anyway.
+    /// Goes over to straight scans where a third of all blocks is visited tick after tick: finding
+    /// a block by the wheel costs as much as three or four in a row.
     fn adapt(&mut self, visited: u64) {
         let Mode::Wheel { crowded_ticks } = &mut self.mode else { return };
         let used = self.lanes.blocks.used();
-        if used < STRAIGHT_BLOCKS_MIN || visited < u64::from(used) * 3 / 4 {
+        if used < STRAIGHT_BLOCKS_MIN || visited * 3 < used.into() {
             *crowded_ticks = 0;
             return;
         }

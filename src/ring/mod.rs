@@ -19,21 +19,21 @@ mod error;
 mod setup;
 mod tag;
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use slab::Slab;
 
 pub use self::buffers::Buffer;
 use self::buffers::BufferRing;
 use self::connect::AddressArena;
 pub use self::error::{KERNEL_NEEDED, RingError};
 pub use self::setup::{RingConfig, probe_client, probe_server};
-pub use self::tag::{GENERATION_BITS, GENERATIONS, Op, Tag};
+pub use self::tag::{Op, Tag};
 use crate::outgoing::Outgoing;
 
 /// Something that the kernel reports.
@@ -85,12 +85,24 @@ pub struct RingCounters {
     pub unknown_completions: u64,
 }
 
+impl RingCounters {
+    /// Adds another ring's counters.
+    pub fn add(&mut self, other: &RingCounters) {
+        self.enters += other.enters;
+        self.submissions += other.submissions;
+        self.terminal_completions += other.terminal_completions;
+        self.completions += other.completions;
+        self.completion_overflows += other.completion_overflows;
+        self.unknown_completions += other.unknown_completions;
+    }
+}
+
 /// An io_uring instance with its direct-descriptor table, its buffers and its bytes in flight.
 pub struct Ring {
     // Field order is drop order: the instance goes before the memory it was told of.
     io: IoUring,
     buffers: Option<BufferRing>,
-    in_flight: Slab<(Tag, Outgoing)>,
+    in_flight: HashMap<u32, Outgoing>,
     backlog: VecDeque<squeue::Entry>,
     addresses: AddressArena,
     wake_count: Box<u64>,
@@ -109,7 +121,7 @@ impl Ring {
         Ok(Ring {
             io,
             buffers,
-            in_flight: Slab::new(),
+            in_flight: HashMap::new(),
             backlog: VecDeque::new(),
             addresses: AddressArena::new(),
             wake_count: Box::new(0),
@@ -151,8 +163,11 @@ impl Ring {
         self.push(opcode::RecvMulti::new(Fixed(slot), BufferRing::GROUP).build(), tag);
     }
 
-    /// Queues a send on `slot`. The completion brings `outgoing` back, its cursor not moved, unless
-    /// it was static.
+    /// Queues a send on `slot`: one at a time for each `tag.index`. The completion brings `outgoing`
+    /// back, its cursor not moved, unless it was static.
+    ///
+    /// # Panics
+    /// If a send of the same index is in flight: the kernel would lose the bytes it reads.
     pub fn send(&mut self, slot: u32, outgoing: Outgoing, tag: Tag) {
         debug_assert_eq!(tag.op, Op::Send);
         if let Outgoing::Static(bytes) = outgoing {
@@ -160,8 +175,17 @@ impl Ring {
             return;
         }
         let entry = send_entry(slot, outgoing.as_bytes());
-        let key = self.in_flight.insert((tag, outgoing));
-        self.push(entry, Tag::new(Op::SendOwned, tag.generation, key as u32));
+        match self.in_flight.entry(tag.index) {
+            Entry::Vacant(place) => place.insert(outgoing),
+            Entry::Occupied(_) => panic!("one send at a time for {tag:?}"),
+        };
+        self.push(entry, tag.with_op(Op::SendOwned));
+    }
+
+    /// Queues the cancellation of the send that was tagged `target`.
+    pub fn cancel_send(&mut self, target: Tag, tag: Tag) {
+        let owned = self.in_flight.contains_key(&target.index);
+        self.cancel(if owned { target.with_op(Op::SendOwned) } else { target }, tag);
     }
 
     /// Queues the close of `slot`, which is free for reuse when that has completed. No operation
@@ -251,10 +275,7 @@ impl Ring {
                 _ => None,
             };
             let (tag, outgoing) = match tag.op {
-                Op::SendOwned => {
-                    let (owner, outgoing) = in_flight.remove(tag.index as usize);
-                    (owner, Some(outgoing))
-                }
+                Op::SendOwned => (tag.with_op(Op::Send), in_flight.remove(&tag.index)),
                 _ => (tag, None),
             };
             batch.push(Completion { tag, result: entry.result(), more, buffer, outgoing });

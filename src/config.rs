@@ -1,6 +1,7 @@
 //! From flags and a TOML file to one typed, validated configuration. Whatever cannot work is
 //! refused here, with the cure, before anything is opened.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,16 +81,16 @@ impl Config {
     /// # Errors
     /// The first thing that cannot work.
     pub fn load(flags: ServeArgs) -> Result<Config, ConfigError> {
-        let Some(path) = flags.config.clone() else { return Config::new(flags) };
+        let Some(path) = flags.config.clone() else { return Config::new(&flags) };
         let text = std::fs::read_to_string(&path)
             .map_err(|source| ConfigError::File { path: path.clone(), source })?;
         let file = toml::from_str(&text)
             .map_err(|source| ConfigError::Toml { path, source: Box::new(source) })?;
-        Config::new(flags.or(file))
+        Config::new(&flags.or(file))
     }
 
-    fn new(args: ServeArgs) -> Result<Config, ConfigError> {
-        check_absent(&args)?;
+    fn new(args: &ServeArgs) -> Result<Config, ConfigError> {
+        check_absent(args)?;
         let listen = match args.listen.is_empty() {
             true => vec![parse_listen("tcp://127.0.0.1:7400")?],
             false => args.listen.iter().map(|url| parse_listen(url)).collect::<Result<_, _>>()?,
@@ -110,9 +111,9 @@ impl Config {
             rings_per_shard: args.rings_per_shard,
             ring_slots: args.ring_slots,
             max_connections: usize::try_from(count).unwrap_or(usize::MAX),
-            policy: policy(&args)?,
+            policy: policy(args)?,
             socket,
-            tuning: tuning(&args)?,
+            tuning: tuning(args)?,
         };
         config.check()?;
         Ok(config)
@@ -256,6 +257,6 @@ fn range(flag: &'static str, given: Option<usize>, max: usize) -> Result<(), Con
     }
 }
 
-fn value(flag: &'static str, value: &str, reason: impl ToString) -> ConfigError {
+fn value(flag: &'static str, value: &str, reason: impl fmt::Display) -> ConfigError {
     ConfigError::Value { flag, value: value.to_owned(), reason: reason.to_string() }
 }

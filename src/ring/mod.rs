@@ -163,8 +163,8 @@ impl Ring {
         self.push(opcode::RecvMulti::new(Fixed(slot), BufferRing::GROUP).build(), tag);
     }
 
-    /// Queues a send on `slot`: one at a time for each `tag.index`. The completion brings `outgoing`
-    /// back, its cursor not moved, unless it was static.
+    /// Queues a send on `slot`: one at a time for each `tag.index`. The completion brings
+    /// `outgoing` back, its cursor not moved, unless it was static.
     ///
     /// # Panics
     /// If a send of the same index is in flight: the kernel would lose the bytes it reads.

@@ -40,10 +40,10 @@ impl BufferPool {
     }
 
     fn give_back(&mut self, outgoing: Outgoing) {
-        if let Outgoing::Small { buffer, .. } = outgoing {
-            if self.free.len() < SMALL_BUFFER_POOL_MAX {
-                self.free.push(buffer);
-            }
+        if let Outgoing::Small { buffer, .. } = outgoing
+            && self.free.len() < SMALL_BUFFER_POOL_MAX
+        {
+            self.free.push(buffer);
         }
     }
 }

@@ -17,16 +17,16 @@ const WALLS: &[(&str, &[&str])] = &[
     ("shard", &["limits", "outgoing", "protocol", "session", "sweep", "time"]),
     ("socket", &["limits"]),
     ("host", &["limits"]),
-    (
-        "engine",
-        &["limits", "outgoing", "ring", "session", "shard", "sweep", "time", "socket"],
-    ),
+    ("engine", &["limits", "outgoing", "ring", "session", "shard", "sweep", "time", "socket"]),
     ("report", &["engine", "ring", "shard"]),
     ("cli", &["units"]),
     ("config", &["cli", "engine", "limits", "shard", "socket", "sweep", "time", "units"]),
     (
         "server",
-        &["config", "engine", "host", "limits", "report", "ring", "shard", "socket", "sweep", "time"],
+        &[
+            "config", "engine", "host", "limits", "report", "ring", "shard", "socket", "sweep",
+            "time",
+        ],
     ),
 ];
 

@@ -208,20 +208,20 @@ impl Ring {
         self.push(entry, tag);
     }
 
-    /// Whether an `enter` would find something to do: to submit, to run, or to collect.
-    pub fn has_work(&mut self) -> bool {
-        let queue = self.io.submission();
-        let flagged = queue.taskrun() || queue.cq_overflow() || !queue.is_empty();
-        drop(queue);
-        flagged || !self.backlog.is_empty() || !self.io.completion().is_empty()
+    /// Whether something is queued that the kernel has not seen.
+    pub fn has_submissions(&mut self) -> bool {
+        !self.backlog.is_empty() || !self.io.submission().is_empty()
     }
 
-    /// Whether the kernel holds something for us that has not been collected.
-    pub fn has_completions(&mut self) -> bool {
+    /// Whether the kernel has something for us that only an `enter` brings into the queue.
+    pub fn has_deferred(&mut self) -> bool {
         let queue = self.io.submission();
-        let flagged = queue.taskrun() || queue.cq_overflow();
-        drop(queue);
-        flagged || !self.io.completion().is_empty()
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Whether completions are in the queue.
+    pub fn has_completions(&mut self) -> bool {
+        !self.io.completion().is_empty()
     }
 
     /// Submits what is queued and lets the kernel post completions; sleeps as `wait` says. Released

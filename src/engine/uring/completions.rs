@@ -25,7 +25,10 @@ impl<S: Sweeper> UringEngine<S> {
             Op::Send => self.on_send(completion, now),
             Op::Accept => self.on_accept(ring, &completion, now),
             Op::Close => self.on_close(ring, completion.tag),
-            Op::Wake => self.listen_to_bell(),
+            Op::Wake => {
+                self.woken = true;
+                self.listen_to_bell();
+            }
             // A cancellation that found nothing was overtaken by the end of its target.
             Op::Cancel => {}
             Op::Connect | Op::ConnectSetup | Op::SendOwned => {

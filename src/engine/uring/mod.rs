@@ -15,6 +15,7 @@ mod member;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 pub use self::connection::Connection;
 use self::member::Member;
@@ -43,6 +44,7 @@ pub struct UringEngine<S> {
     counters: EngineCounters,
     batch: Vec<Completion>,
     effects: Vec<Effect>,
+    woken: bool,
     stop_by: Option<Timestamp>,
 }
 
@@ -80,6 +82,7 @@ impl<S: Sweeper> UringEngine<S> {
             counters: EngineCounters::default(),
             batch: Vec::with_capacity(COMPLETIONS_PER_BATCH),
             effects: Vec::new(),
+            woken: false,
             stop_by: None,
         })
     }
@@ -115,13 +118,12 @@ impl<S: Sweeper> UringEngine<S> {
 
     /// Submits what the main ring has queued and sleeps, unless there is work to do at once.
     fn sleep(&mut self) -> Result<(), RingError> {
-        let busy = self.members.iter_mut().skip(MAIN + 1).any(|member| member.ring.has_work());
+        let busy = (0..self.members.len()).any(|index| self.needs_visit(index));
         let wait = if busy {
             Wait::No
         } else {
             let now = self.clock.now();
-            let next_tick =
-                self.tick.start(self.tick.deadline(now + std::time::Duration::from_nanos(1)));
+            let next_tick = self.tick.start(self.tick.deadline(now + Duration::from_nanos(1)));
             Wait::For {
                 completions: self.tuning.wait_completions,
                 min: self.tuning.wait_min,
@@ -137,7 +139,7 @@ impl<S: Sweeper> UringEngine<S> {
         let mut done = true;
         for index in 0..self.members.len() {
             let mut enters = 0;
-            while self.members[index].ring.has_work() {
+            while self.needs_visit(index) {
                 if enters == ENTERS_PER_TURN_MAX {
                     done = false;
                     break;
@@ -149,9 +151,19 @@ impl<S: Sweeper> UringEngine<S> {
         Ok(done)
     }
 
-    /// One enter of one ring, and all its completions.
+    /// Whether a ring has something for us. What the main ring has only to submit can wait for
+    /// the enter with which it goes to sleep.
+    fn needs_visit(&mut self, index: usize) -> bool {
+        let ring = &mut self.members[index].ring;
+        ring.has_completions() || ring.has_deferred() || index != MAIN && ring.has_submissions()
+    }
+
+    /// One enter of one ring, unless all is in its queue already, and all its completions.
     fn visit(&mut self, index: usize) -> Result<(), RingError> {
-        self.members[index].ring.enter(Wait::No)?;
+        let ring = &mut self.members[index].ring;
+        if ring.has_deferred() || ring.has_submissions() {
+            ring.enter(Wait::No)?;
+        }
         // Read after the enter: whatever it brought had arrived by then.
         let now = self.clock.now();
         let mut batch = std::mem::take(&mut self.batch);
@@ -175,9 +187,11 @@ impl<S: Sweeper> UringEngine<S> {
         for member in &mut self.members {
             member.resume_accepting(now);
         }
-        while let Some(command) = self.mailbox.take() {
-            match command {
-                Command::Stop => self.stop_by = Some(now + STOP_TIMEOUT),
+        if std::mem::take(&mut self.woken) {
+            while let Some(command) = self.mailbox.take() {
+                match command {
+                    Command::Stop => self.stop_by = Some(now + STOP_TIMEOUT),
+                }
             }
         }
         if self.stop_by.is_some() {

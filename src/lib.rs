@@ -27,6 +27,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod counters;
 pub mod engine;
 pub mod host;
 pub mod limits;

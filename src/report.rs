@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::{EngineCounters, EngineReport};
 use crate::ring::RingCounters;
-use crate::shard::{CloseReason, Counters, Law, Refusal};
+use crate::shard::{CloseReason, Counters, Law, Refusal, Totals};
 
 /// The line of JSON that a server prints when it has ended.
 #[derive(Debug, Serialize)]
@@ -51,66 +51,39 @@ fn add_laws(sums: &mut Vec<Law>, laws: &[Law]) {
     }
 }
 
+/// All counters by name: the shards' totals at the top, the rest in groups.
 fn to_json(counters: &Counters, engine: &EngineCounters, ring: &RingCounters) -> Value {
-    let expired = counters.closed_for(CloseReason::Expired);
-    let timed_out = expired
-        + counters.closed_for(CloseReason::HelloTimeout)
-        + counters.closed_for(CloseReason::FrameTimeout)
-        + counters.closed_for(CloseReason::StallTimeout);
-    json!({
-        "accepted": counters.accepted,
-        "rejected": by_name(Refusal::ALL.iter().map(|r| r.name()), &counters.rejected),
-        "opened": counters.opened,
-        "open": counters.open,
-        "closed": by_name(CloseReason::ALL.iter().map(|r| r.name()), &counters.closed),
-        "released": counters.released,
-        "bytes_received": counters.bytes_received,
-        "bytes_ignored": counters.bytes_ignored,
-        "bytes_sent": counters.bytes_sent,
-        "frames_received": counters.frames_received,
-        "hellos_received": counters.hellos_received,
-        "heartbeats_received": counters.heartbeats_received,
-        "heartbeats_answered": counters.heartbeats_answered,
-        "heartbeats_dropped": counters.heartbeats_dropped,
-        "pongs_received": counters.pongs_received,
-        "data_received": counters.data_received,
-        "data_echoed": counters.data_echoed,
-        "push_acks_received": counters.push_acks_received,
-        "short_sends": counters.short_sends,
-        "stale_events": counters.stale_events,
-        "expired_early": counters.expired_early,
-        "expiry_lateness_ms": {
-            "max": counters.expiry_lateness_us_max as f64 / 1e3,
-            "mean": counters.expiry_lateness_us_sum as f64 / 1e3 / timed_out.max(1) as f64,
-        },
-        "sweep": {
-            "entries_visited": counters.sweep_entries_visited,
-            "continued": counters.sweeps_continued,
-        },
-        "engine": {
-            "turns": engine.turns,
-            "busy_turns": engine.busy_turns,
-            "receives_starved": engine.receives_starved,
-            "receives_rearmed": engine.receives_rearmed,
-            "accepts_rearmed": engine.accepts_rearmed,
-            "accepts_paused": engine.accepts_paused,
-            "accept_errors": engine.accept_errors,
-        },
-        "ring": {
-            "enters": ring.enters,
-            "submissions": ring.submissions,
-            "completions": ring.completions,
-            "terminal_completions": ring.terminal_completions,
-            "completion_overflows": ring.completion_overflows,
-        },
-    })
+    let mut all = object(Totals::NAMES, &counters.totals.values());
+    let rejected: Vec<&str> = Refusal::ALL.iter().map(|reason| reason.name()).collect();
+    let closed: Vec<&str> = CloseReason::ALL.iter().map(|reason| reason.name()).collect();
+    all.insert("rejected".to_owned(), non_zero(&rejected, &counters.rejected));
+    all.insert("closed".to_owned(), non_zero(&closed, &counters.closed));
+    let timed_out: u64 = [
+        CloseReason::Expired,
+        CloseReason::HelloTimeout,
+        CloseReason::FrameTimeout,
+        CloseReason::StallTimeout,
+    ]
+    .map(|reason| counters.closed_for(reason))
+    .iter()
+    .sum();
+    let lateness = json!({
+        "max": counters.expiry_lateness_us_max as f64 / 1e3,
+        "mean": counters.expiry_lateness_us_sum as f64 / 1e3 / timed_out.max(1) as f64,
+    });
+    all.insert("expiry_lateness_ms".to_owned(), lateness);
+    all.insert("engine".to_owned(), object(EngineCounters::NAMES, &engine.values()).into());
+    all.insert("ring".to_owned(), object(RingCounters::NAMES, &ring.values()).into());
+    Value::Object(all)
+}
+
+fn object(names: &[&str], values: &[u64]) -> Map<String, Value> {
+    names.iter().zip(values).map(|(&name, &value)| (name.to_owned(), value.into())).collect()
 }
 
 /// The counts that are not zero, by name.
-fn by_name<'a>(names: impl Iterator<Item = &'a str>, counts: &[u64]) -> Value {
-    let entries = names
-        .zip(counts)
-        .filter(|&(_, &count)| count > 0)
-        .map(|(name, &count)| (name.to_owned(), Value::from(count)));
-    Value::Object(entries.collect::<Map<String, Value>>())
+fn non_zero(names: &[&str], counts: &[u64]) -> Value {
+    let mut counts = object(names, counts);
+    counts.retain(|_, count| count.as_u64() != Some(0));
+    Value::Object(counts)
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 pub use self::layout::{DoesNotFit, Layout};
 pub use self::mailbox::{Command, MailSender, Mailbox, mailbox};
+use crate::counters::counters;
 use crate::ring::{RingCounters, RingError};
 use crate::shard::{Counters, Law};
 
@@ -54,35 +55,23 @@ pub struct Tuning {
     pub wait_min: Duration,
 }
 
-/// What an engine counts beside its shard.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EngineCounters {
-    /// Turns of the loop.
-    pub turns: u64,
-    /// Receives that ended because no buffer was free, and were armed again.
-    pub receives_starved: u64,
-    /// Receives that ended for another reason than their connection's end, and were armed again.
-    pub receives_rearmed: u64,
-    /// Accepts that ended and were armed again.
-    pub accepts_rearmed: u64,
-    /// Times that accepting was paused because a table was full or nearly so.
-    pub accepts_paused: u64,
-    /// Accepts that failed for reasons of the network.
-    pub accept_errors: u64,
-    /// Turns after which something was left undone, so that nobody was expired.
-    pub busy_turns: u64,
-}
-
-impl EngineCounters {
-    /// Adds another shard's counters.
-    pub fn add(&mut self, other: &EngineCounters) {
-        self.turns += other.turns;
-        self.receives_starved += other.receives_starved;
-        self.receives_rearmed += other.receives_rearmed;
-        self.accepts_rearmed += other.accepts_rearmed;
-        self.accepts_paused += other.accepts_paused;
-        self.accept_errors += other.accept_errors;
-        self.busy_turns += other.busy_turns;
+counters! {
+    /// What an engine counts beside its shard.
+    EngineCounters {
+        /// Turns of the loop.
+        turns: sum,
+        /// Receives that ended because no buffer was free, and were armed again.
+        receives_starved: sum,
+        /// Receives that ended for another reason than their connection's end, and were armed again.
+        receives_rearmed: sum,
+        /// Accepts that ended and were armed again.
+        accepts_rearmed: sum,
+        /// Times that accepting was paused because a table was full or nearly so.
+        accepts_paused: sum,
+        /// Accepts that failed for reasons of the network.
+        accept_errors: sum,
+        /// Turns after which something was left undone, so that nobody was expired.
+        busy_turns: sum,
     }
 }
 

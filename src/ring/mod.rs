@@ -34,6 +34,7 @@ use self::connect::AddressArena;
 pub use self::error::{KERNEL_NEEDED, RingError};
 pub use self::setup::{RingConfig, probe_client, probe_server};
 pub use self::tag::{Op, Tag};
+use crate::counters::counters;
 use crate::outgoing::Outgoing;
 
 /// Something that the kernel reports.
@@ -68,32 +69,21 @@ pub enum Wait {
     },
 }
 
-/// What a ring has done so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RingCounters {
-    /// System calls.
-    pub enters: u64,
-    /// Operations queued, except the silent links of connect chains.
-    pub submissions: u64,
-    /// Operations that have ended.
-    pub terminal_completions: u64,
-    /// Completions in all, multishot ones included.
-    pub completions: u64,
-    /// Times that the completion queue was found to have overflowed (nothing is lost by it).
-    pub completion_overflows: u64,
-    /// Completions whose user data we never wrote; must stay 0.
-    pub unknown_completions: u64,
-}
-
-impl RingCounters {
-    /// Adds another ring's counters.
-    pub fn add(&mut self, other: &RingCounters) {
-        self.enters += other.enters;
-        self.submissions += other.submissions;
-        self.terminal_completions += other.terminal_completions;
-        self.completions += other.completions;
-        self.completion_overflows += other.completion_overflows;
-        self.unknown_completions += other.unknown_completions;
+counters! {
+    /// What a ring has done so far.
+    RingCounters {
+        /// System calls.
+        enters: sum,
+        /// Operations queued, except the silent links of connect chains.
+        submissions: sum,
+        /// Operations that have ended.
+        terminal_completions: sum,
+        /// Completions in all, multishot ones included.
+        completions: sum,
+        /// Times that the completion queue was found to have overflowed (nothing is lost by it).
+        completion_overflows: sum,
+        /// Completions whose user data we never wrote; must stay 0.
+        unknown_completions: sum,
     }
 }
 

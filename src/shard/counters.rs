@@ -2,63 +2,88 @@
 //!
 //! Every counter has a single writer, its shard; sums over shards are made by whoever reads.
 
+use std::ops::{Deref, DerefMut};
+
 use serde::Serialize;
 
 use super::reason::{CloseReason, Refusal};
+use crate::counters::counters;
 
-/// The counters of a shard, or of several added up. All only grow, but `open`.
+counters! {
+    /// The totals of a shard, or of several added up. All only grow, but `open`.
+    Totals {
+        /// Connections that the kernel accepted for us.
+        accepted: sum,
+        /// Sessions opened.
+        opened: sum,
+        /// Sessions that are open now.
+        open: sum,
+        /// Connections whose close has completed.
+        released: sum,
+        /// Bytes that came from clients of open sessions.
+        bytes_received: sum,
+        /// Bytes that came for sessions that were being closed already.
+        bytes_ignored: sum,
+        /// Bytes that the kernel took from us.
+        bytes_sent: sum,
+        /// Whole, legal frames.
+        frames_received: sum,
+        /// HELLOs among them.
+        hellos_received: sum,
+        /// PINGs among them.
+        heartbeats_received: sum,
+        /// Heartbeats whose reply the kernel took.
+        heartbeats_answered: sum,
+        /// Heartbeats whose session was closed before the reply was sent.
+        heartbeats_dropped: sum,
+        /// PONGs received.
+        pongs_received: sum,
+        /// DATA messages received.
+        data_received: sum,
+        /// DATA messages queued to be sent back.
+        data_echoed: sum,
+        /// PUSH_ACKs received.
+        push_acks_received: sum,
+        /// Sends that took only a part of their bytes.
+        short_sends: sum,
+        /// Events for sessions that have gone.
+        stale_events: sum,
+        /// Sessions expired before their time; must stay 0.
+        expired_early: sum,
+        /// The greatest lateness of an expiry so far, in microseconds.
+        expiry_lateness_us_max: max,
+        /// The sum of the lateness of all expiries, in microseconds.
+        expiry_lateness_us_sum: sum,
+        /// Entries that the sweeper has looked at.
+        sweep_entries_visited: sum,
+        /// Times that a sweep ran out of budget and was continued in a later turn.
+        sweeps_continued: sum,
+    }
+}
+
+/// Everything that a shard counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Connections that the kernel accepted for us.
-    pub accepted: u64,
+    /// Totals of all kinds.
+    pub totals: Totals,
     /// Connections turned away, by [`Refusal`].
     pub rejected: [u64; Refusal::COUNT],
-    /// Sessions opened.
-    pub opened: u64,
-    /// Sessions that are open now.
-    pub open: u64,
     /// Sessions closed, by [`CloseReason`].
     pub closed: [u64; CloseReason::COUNT],
-    /// Connections whose close has completed.
-    pub released: u64,
-    /// Bytes that came from clients of open sessions.
-    pub bytes_received: u64,
-    /// Bytes that came for sessions that were being closed already.
-    pub bytes_ignored: u64,
-    /// Bytes that the kernel took from us.
-    pub bytes_sent: u64,
-    /// Whole, legal frames.
-    pub frames_received: u64,
-    /// HELLOs among them.
-    pub hellos_received: u64,
-    /// PINGs among them.
-    pub heartbeats_received: u64,
-    /// Heartbeats whose reply the kernel took.
-    pub heartbeats_answered: u64,
-    /// Heartbeats whose session was closed before the reply was sent.
-    pub heartbeats_dropped: u64,
-    /// PONGs received.
-    pub pongs_received: u64,
-    /// DATA messages received.
-    pub data_received: u64,
-    /// DATA messages queued to be sent back.
-    pub data_echoed: u64,
-    /// PUSH_ACKs received.
-    pub push_acks_received: u64,
-    /// Sends that took only a part of their bytes.
-    pub short_sends: u64,
-    /// Events for sessions that have gone.
-    pub stale_events: u64,
-    /// Sessions expired before their time; must stay 0.
-    pub expired_early: u64,
-    /// The greatest lateness of an expiry so far, in microseconds.
-    pub expiry_lateness_us_max: u64,
-    /// The sum of the lateness of all expiries, in microseconds.
-    pub expiry_lateness_us_sum: u64,
-    /// Entries that the sweeper has looked at.
-    pub sweep_entries_visited: u64,
-    /// Times that a sweep ran out of budget and was continued in a later turn.
-    pub sweeps_continued: u64,
+}
+
+impl Deref for Counters {
+    type Target = Totals;
+
+    fn deref(&self) -> &Totals {
+        &self.totals
+    }
+}
+
+impl DerefMut for Counters {
+    fn deref_mut(&mut self) -> &mut Totals {
+        &mut self.totals
+    }
 }
 
 /// Two sides that must be equal.
@@ -84,58 +109,9 @@ impl Law {
 impl Counters {
     /// Adds another shard's counters.
     pub fn add(&mut self, other: &Counters) {
-        let Counters {
-            accepted,
-            rejected,
-            opened,
-            open,
-            closed,
-            released,
-            bytes_received,
-            bytes_ignored,
-            bytes_sent,
-            frames_received,
-            hellos_received,
-            heartbeats_received,
-            heartbeats_answered,
-            heartbeats_dropped,
-            pongs_received,
-            data_received,
-            data_echoed,
-            push_acks_received,
-            short_sends,
-            stale_events,
-            expired_early,
-            expiry_lateness_us_max,
-            expiry_lateness_us_sum,
-            sweep_entries_visited,
-            sweeps_continued,
-        } = other;
-        self.accepted += accepted;
-        add_each(&mut self.rejected, rejected);
-        self.opened += opened;
-        self.open += open;
-        add_each(&mut self.closed, closed);
-        self.released += released;
-        self.bytes_received += bytes_received;
-        self.bytes_ignored += bytes_ignored;
-        self.bytes_sent += bytes_sent;
-        self.frames_received += frames_received;
-        self.hellos_received += hellos_received;
-        self.heartbeats_received += heartbeats_received;
-        self.heartbeats_answered += heartbeats_answered;
-        self.heartbeats_dropped += heartbeats_dropped;
-        self.pongs_received += pongs_received;
-        self.data_received += data_received;
-        self.data_echoed += data_echoed;
-        self.push_acks_received += push_acks_received;
-        self.short_sends += short_sends;
-        self.stale_events += stale_events;
-        self.expired_early += expired_early;
-        self.expiry_lateness_us_max = self.expiry_lateness_us_max.max(*expiry_lateness_us_max);
-        self.expiry_lateness_us_sum += expiry_lateness_us_sum;
-        self.sweep_entries_visited += sweep_entries_visited;
-        self.sweeps_continued += sweeps_continued;
+        self.totals.add(&other.totals);
+        add_each(&mut self.rejected, &other.rejected);
+        add_each(&mut self.closed, &other.closed);
     }
 
     /// Sessions closed, whatever the reason.

@@ -26,7 +26,7 @@ mod tcp;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::counters::{Counters, Law};
+pub use self::counters::{Counters, Law, Totals};
 use self::deadline::DeadlineCache;
 use self::output::BufferPool;
 pub use self::output::SendFailed;

@@ -99,9 +99,7 @@ impl<S: Sweeper> UringEngine<S> {
         let mut unfinished = false;
         while !self.finished() {
             self.counters.turns += 1;
-            if !unfinished {
-                self.sleep()?;
-            }
+            self.sleep(unfinished)?;
             let now = self.clock.now();
             unfinished = !self.collect()?;
             if unfinished {
@@ -117,8 +115,8 @@ impl<S: Sweeper> UringEngine<S> {
     }
 
     /// Submits what the main ring has queued and sleeps, unless there is work to do at once.
-    fn sleep(&mut self) -> Result<(), RingError> {
-        let busy = (0..self.members.len()).any(|index| self.needs_visit(index));
+    fn sleep(&mut self, unfinished: bool) -> Result<(), RingError> {
+        let busy = unfinished || (0..self.members.len()).any(|index| self.needs_visit(index));
         let wait = if busy {
             Wait::No
         } else {
@@ -161,7 +159,7 @@ impl<S: Sweeper> UringEngine<S> {
     /// One enter of one ring, unless all is in its queue already, and all its completions.
     fn visit(&mut self, index: usize) -> Result<(), RingError> {
         let ring = &mut self.members[index].ring;
-        if ring.has_deferred() || ring.has_submissions() {
+        if ring.has_deferred() || index != MAIN && ring.has_submissions() {
             ring.enter(Wait::No)?;
         }
         // Read after the enter: whatever it brought had arrived by then.

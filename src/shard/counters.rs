@@ -10,7 +10,8 @@ use super::reason::{CloseReason, Refusal};
 use crate::counters::counters;
 
 counters! {
-    /// The totals of a shard, or of several added up. All only grow, but `open`.
+    /// The totals of a shard, or of several added up. All only grow, but the gauges `open`,
+    /// `heartbeats_pending`, `table_entries` and `sweeper_entries`.
     Totals {
         /// Connections that the kernel accepted for us.
         accepted: sum,
@@ -20,6 +21,10 @@ counters! {
         open: sum,
         /// Connections whose close has completed.
         released: sum,
+        /// Entries of the session table: the open and those whose close has not completed.
+        table_entries: sum,
+        /// Sessions that the sweeper knows.
+        sweeper_entries: sum,
         /// Bytes that came from clients of open sessions.
         bytes_received: sum,
         /// Bytes that came for sessions that were being closed already.
@@ -34,6 +39,8 @@ counters! {
         heartbeats_received: sum,
         /// Heartbeats whose reply the kernel took.
         heartbeats_answered: sum,
+        /// Heartbeats whose reply has not been sent yet.
+        heartbeats_pending: sum,
         /// Heartbeats whose session was closed before the reply was sent.
         heartbeats_dropped: sum,
         /// PONGs received.
@@ -129,9 +136,8 @@ impl Counters {
         self.closed[reason as usize]
     }
 
-    /// The laws that hold at any moment between two turns of the loop. `unanswered` is the number
-    /// of heartbeats whose replies wait in sessions that are open.
-    pub fn laws(&self, unanswered: u64) -> Vec<Law> {
+    /// The laws that hold between any two turns of the loop.
+    pub fn laws(&self) -> Vec<Law> {
         vec![
             Law::new(
                 "accepted = opened + rejected",
@@ -140,11 +146,17 @@ impl Counters {
             ),
             Law::new("opened = open + closed", self.opened, self.open + self.closed_total()),
             Law::new(
+                "opened = in the table + released",
+                self.opened,
+                self.table_entries + self.released,
+            ),
+            Law::new("open = in the sweeper", self.open, self.sweeper_entries),
+            Law::new(
                 "heartbeats received = answered + dropped + pending",
                 self.heartbeats_received,
-                self.heartbeats_answered + self.heartbeats_dropped + unanswered,
+                self.heartbeats_answered + self.heartbeats_dropped + self.heartbeats_pending,
             ),
-            Law::new("no session expired before its time", self.expired_early, 0),
+            Law::new("sessions expired before their time = 0", self.expired_early, 0),
         ]
     }
 }

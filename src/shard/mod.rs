@@ -215,7 +215,6 @@ impl<S: Sweeper, C> Shard<S, C> {
             }
         }
         self.expired = expired;
-        self.counters.sweep_entries_visited = self.sweeper.entries_visited();
         self.counters.sweeps_continued += u64::from(progress == Progress::More);
         progress
     }
@@ -302,23 +301,18 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.sessions.is_empty()
     }
 
-    /// The laws of this shard's counters and tables, as they stand now.
-    pub fn laws(&self) -> Vec<Law> {
-        let sessions = || self.sessions.keys().filter_map(|key| self.sessions.get(key));
-        let unanswered = sessions().map(|session| u64::from(session.pongs_unanswered)).sum();
-        let closing = sessions().filter(|session| session.phase == Phase::Closing).count();
-        let mut laws = self.counters.laws(unanswered);
-        laws.push(Law::new(
-            "open = sessions in the table that are not closing",
-            self.counters.open,
-            (self.sessions.len() - closing) as u64,
-        ));
-        laws.push(Law::new(
-            "open = sessions in the sweeper",
-            self.counters.open,
-            self.sweeper.len() as u64,
-        ));
-        laws
+    /// What this shard has counted, its gauges brought up to date.
+    pub fn publish(&mut self) -> &Counters {
+        self.counters.table_entries = self.sessions.len() as u64;
+        self.counters.sweeper_entries = self.sweeper.len() as u64;
+        self.counters.sweep_entries_visited = self.sweeper.entries_visited();
+        &self.counters
+    }
+
+    /// The sum of all sessions' unanswered heartbeats, counted anew: what the gauge must show.
+    pub fn count_pending(&self) -> u64 {
+        let sessions = self.sessions.keys().filter_map(|key| self.sessions.get(key));
+        sessions.map(|session| u64::from(session.pongs_unanswered)).sum()
     }
 
     /// Files the session's present deadline.

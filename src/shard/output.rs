@@ -58,6 +58,7 @@ pub(super) fn queue_pong<C>(
     context: &mut Context<'_>,
 ) -> Result<(), CloseReason> {
     session.pongs_unanswered += 1;
+    context.counters.heartbeats_pending += 1;
     if session.pongs_unanswered > PENDING_PONGS_MAX {
         return Err(CloseReason::PingFlood);
     }
@@ -253,6 +254,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         let in_flight = pongs_of(session.sending);
         let dropped = session.pongs_unanswered - in_flight;
         session.pongs_unanswered = in_flight;
+        self.counters.heartbeats_pending -= u64::from(dropped);
         self.counters.heartbeats_dropped += u64::from(dropped);
     }
 }
@@ -279,6 +281,7 @@ fn pongs_of(sending: Sending) -> u8 {
 fn settle<C>(session: &mut Session<C>, sending: Sending, answered: bool, counters: &mut Counters) {
     let pongs = pongs_of(sending);
     session.pongs_unanswered -= pongs;
+    counters.heartbeats_pending -= u64::from(pongs);
     match answered {
         true => counters.heartbeats_answered += u64::from(pongs),
         false => counters.heartbeats_dropped += u64::from(pongs),

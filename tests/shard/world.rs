@@ -183,10 +183,11 @@ impl World {
         self.shard.counters()
     }
 
-    pub fn check_laws(&self) {
-        for law in self.shard.laws() {
+    pub fn check_laws(&mut self) {
+        for law in self.shard.publish().laws() {
             assert!(law.holds, "{law:?}");
         }
+        assert_eq!(self.shard.counters().heartbeats_pending, self.shard.count_pending());
         let bytes: usize = self.sent.values().map(Vec::len).sum();
         assert_eq!(self.shard.counters().bytes_sent, bytes as u64);
     }

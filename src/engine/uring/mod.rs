@@ -215,17 +215,18 @@ impl<S: Sweeper> UringEngine<S> {
         self.members[MAIN].ring.read_wake(self.mailbox.bell().as_fd(), tag);
     }
 
-    fn report(&self) -> EngineReport {
+    fn report(&mut self) -> EngineReport {
         let mut ring = RingCounters::default();
         let mut held = 0;
         for member in &self.members {
             ring.add(&member.ring.counters());
             held += u64::from(member.ring.buffers_held());
         }
-        let mut laws = self.shard.laws();
+        let counters = self.shard.publish().clone();
+        let mut laws = counters.laws();
         laws.push(Law::new("receive buffers held between turns = 0", held, 0));
         laws.push(Law::new("completions that nobody asked for = 0", ring.unknown_completions, 0));
-        EngineReport { counters: self.shard.counters().clone(), engine: self.counters, ring, laws }
+        EngineReport { counters, engine: self.counters, ring, laws }
     }
 }
 

@@ -71,6 +71,9 @@ pub const LISTEN_BACKLOG: i32 = 4_096;
 /// How long accepting rests after the kernel has said that a table is full.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// How often a shard publishes its counters.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long a server that was told to stop waits for its sessions to be closed.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -26,7 +26,7 @@ impl FinalLine {
             counters.add(&report.counters);
             engine.add(&report.engine);
             ring.add(&report.ring);
-            add_laws(&mut laws, &report.laws);
+            add_laws(&mut laws, &report.laws());
         }
         FinalLine { r#final: true, counters: to_json(&counters, &engine, &ring), laws }
     }

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::engine::uring::UringEngine;
 use crate::engine::{
     Command, DoesNotFit, EngineConfig, EngineError, EngineReport, Layout, MailSender, Mailbox,
-    mailbox,
+    Status, mailbox,
 };
 use crate::host;
 use crate::limits::SESSIONS_PER_SHARD_MAX;
@@ -123,6 +123,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
 struct Server {
     threads: Vec<JoinHandle<()>>,
     mail: Vec<MailSender>,
+    statuses: Vec<Arc<Status>>,
 }
 
 impl Server {
@@ -136,11 +137,13 @@ impl Server {
     ) -> std::io::Result<Server> {
         let admission = Admission::new(config.max_connections.min(layout.capacity));
         let clock = Clock::new();
-        let mut server = Server { threads: Vec::new(), mail: Vec::new() };
+        let mut server = Server { threads: Vec::new(), mail: Vec::new(), statuses: Vec::new() };
         let mut sockets = sockets.into_iter();
         for number in 0..shards {
             let (sender, mailbox) = mailbox()?;
             server.mail.push(sender);
+            let status = Arc::new(Status::default());
+            server.statuses.push(Arc::clone(&status));
             let mut tuning = config.tuning;
             tuning.slots = layout.slots;
             let engine = EngineConfig {
@@ -148,6 +151,7 @@ impl Server {
                 core: (shards <= cores.len()).then(|| cores[number]),
                 listeners: sockets.by_ref().take(layout.rings_per_shard).collect(),
                 tuning,
+                status: Arc::clone(&status),
             };
             let start = ShardStart {
                 engine,

@@ -14,13 +14,16 @@
 
 mod layout;
 mod mailbox;
+mod status;
 pub mod uring;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::layout::{DoesNotFit, Layout};
 pub use self::mailbox::{Command, MailSender, Mailbox, mailbox};
+pub use self::status::Status;
 use crate::counters::counters;
 use crate::ring::{RingCounters, RingError};
 use crate::shard::{Counters, Law};
@@ -36,6 +39,8 @@ pub struct EngineConfig {
     pub listeners: Vec<Vec<OwnedFd>>,
     /// Sizes of the rings and how patiently they wait.
     pub tuning: Tuning,
+    /// Where the counters are published.
+    pub status: Arc<Status>,
 }
 
 /// The knobs of the ring engine, each measurable on its own.
@@ -70,13 +75,17 @@ counters! {
         accepts_paused: sum,
         /// Accepts that failed for reasons of the network.
         accept_errors: sum,
+        /// Receive buffers that the engine holds; 0 between turns.
+        buffers_held: sum,
+        /// CPU time of the shard's thread, in microseconds.
+        cpu_us: sum,
         /// Turns after which something was left undone, so that nobody was expired.
         busy_turns: sum,
     }
 }
 
-/// What an engine has to say when it has ended.
-#[derive(Clone, Debug, Default)]
+/// An engine's account: while it runs, and when it has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineReport {
     /// The shard's counters.
     pub counters: Counters,
@@ -84,8 +93,17 @@ pub struct EngineReport {
     pub engine: EngineCounters,
     /// The sum over its rings.
     pub ring: RingCounters,
-    /// The laws as they stood at the end.
-    pub laws: Vec<Law>,
+}
+
+impl EngineReport {
+    /// The laws that hold between any two turns of the loop.
+    pub fn laws(&self) -> Vec<Law> {
+        let mut laws = self.counters.laws();
+        laws.push(Law::new("receive buffers held = 0", self.engine.buffers_held, 0));
+        let unknown = self.ring.unknown_completions;
+        laws.push(Law::new("completions that nobody asked for = 0", unknown, 0));
+        laws
+    }
 }
 
 /// Why an engine has ended by itself.

@@ -15,18 +15,20 @@ mod member;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::connection::Connection;
 use self::member::Member;
 use crate::engine::{
-    Command, EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Tuning,
+    Command, EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Status, Tuning,
 };
 use crate::limits::{
-    COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX, STOP_TIMEOUT,
+    COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX, PUBLISH_INTERVAL,
+    STOP_TIMEOUT,
 };
 use crate::ring::{Completion, Op, RingCounters, RingError, Tag, Wait};
-use crate::shard::{Effect, Law, Shard};
+use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::{Clock, TickLength, Timestamp};
 
@@ -45,6 +47,8 @@ pub struct UringEngine<S> {
     batch: Vec<Completion>,
     effects: Vec<Effect>,
     woken: bool,
+    status: Arc<Status>,
+    publish_at: Timestamp,
     stop_by: Option<Timestamp>,
 }
 
@@ -83,6 +87,8 @@ impl<S: Sweeper> UringEngine<S> {
             batch: Vec::with_capacity(COMPLETIONS_PER_BATCH),
             effects: Vec::new(),
             woken: false,
+            status: config.status,
+            publish_at: Timestamp::ZERO,
             stop_by: None,
         })
     }
@@ -111,7 +117,7 @@ impl<S: Sweeper> UringEngine<S> {
             }
             self.keep_house(now);
         }
-        Ok(self.report())
+        Ok(self.publish())
     }
 
     /// Submits what the main ring has queued and sleeps, unless there is work to do at once.
@@ -180,8 +186,12 @@ impl<S: Sweeper> UringEngine<S> {
         Ok(())
     }
 
-    /// What is done once a turn: commands, accepts that rest, stopping.
+    /// What is done once a turn: publishing, commands, accepts that rest, stopping.
     fn keep_house(&mut self, now: Timestamp) {
+        if now >= self.publish_at {
+            self.publish_at = now + PUBLISH_INTERVAL;
+            self.publish();
+        }
         for member in &mut self.members {
             member.resume_accepting(now);
         }
@@ -215,19 +225,26 @@ impl<S: Sweeper> UringEngine<S> {
         self.members[MAIN].ring.read_wake(self.mailbox.bell().as_fd(), tag);
     }
 
-    fn report(&mut self) -> EngineReport {
+    /// Brings the account up to date and publishes it.
+    fn publish(&mut self) -> EngineReport {
         let mut ring = RingCounters::default();
-        let mut held = 0;
+        self.counters.buffers_held = 0;
         for member in &self.members {
             ring.add(&member.ring.counters());
-            held += u64::from(member.ring.buffers_held());
+            self.counters.buffers_held += u64::from(member.ring.buffers_held());
         }
+        self.counters.cpu_us = thread_cpu_us();
         let counters = self.shard.publish().clone();
-        let mut laws = counters.laws();
-        laws.push(Law::new("receive buffers held between turns = 0", held, 0));
-        laws.push(Law::new("completions that nobody asked for = 0", ring.unknown_completions, 0));
-        EngineReport { counters, engine: self.counters, ring, laws }
+        let report = EngineReport { counters, engine: self.counters, ring };
+        self.status.write(&report);
+        report
     }
+}
+
+/// The CPU time that this thread has used.
+fn thread_cpu_us() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
 
 fn pin_to(core: usize) -> io::Result<()> {

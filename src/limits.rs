@@ -11,6 +11,12 @@ pub const TCP_FRAME_BYTES_MAX: usize = u16::MAX as usize;
 /// Replies to heartbeats that one session may have waiting; one more closes it as a flood.
 pub const PENDING_PONGS_MAX: u8 = 16;
 
+/// Bits of a generation, in a ring's user data and in a session's public id.
+pub const GENERATION_BITS: u32 = 24;
+
+/// Generations are counted modulo this.
+pub const GENERATIONS: u32 = 1 << GENERATION_BITS;
+
 /// Sessions that one shard can hold: the index of a session has to fit the user data of a ring.
 pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 26;
 
@@ -42,6 +48,12 @@ pub const RECEIVE_BUFFERS: u16 = 256;
 
 /// The size of a provided receive buffer in bytes.
 pub const RECEIVE_BUFFER_BYTES: u32 = 1_024;
+
+/// So many completions wake a sleeping shard at once.
+pub const WAIT_COMPLETIONS: u32 = 64;
+
+/// Fewer completions wake it after this.
+pub const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// The share of a ring's slots that stays empty, since a hash spreads connections over the
 /// listeners: one in so many.

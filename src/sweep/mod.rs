@@ -3,6 +3,17 @@
 //! A sweeper knows sessions by their dense index only, and time in whole [`Tick`]s. It reads no
 //! clock, and it does not call back: the expired come out as data, so nothing can re-enter it.
 
+mod block_wheel;
+mod dial;
+mod far;
+mod lists;
+mod map_scan;
+mod strategy;
+
+pub use block_wheel::BlockWheel;
+pub use map_scan::MapScan;
+pub use strategy::{AnySweeper, Strategy, UnknownStrategy};
+
 use crate::time::Tick;
 
 /// Finds the sessions whose deadline has passed.

@@ -1,0 +1,24 @@
+//! One model test for all: every sweep strategy is held to a naive oracle.
+
+mod oracle;
+mod script;
+
+use heartwheel::sweep::{AnySweeper, Strategy};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_strategy_does_as_the_oracle_says(
+        (start, script) in script::script(),
+        capacity in prop_oneof![Just(0usize), Just(100), Just(1_000)],
+    ) {
+        for &strategy in Strategy::ALL {
+            let sweeper = AnySweeper::new(strategy, capacity, start);
+            script::run(sweeper, start, &script)
+                .map_err(|fault| TestCaseError::fail(format!("{strategy}: {fault}")))?;
+        }
+    }
+}

@@ -53,6 +53,9 @@ pub struct Final {
     /// Its own laws.
     #[serde(default)]
     pub laws: Vec<Law>,
+    /// How it ended, if not with success.
+    #[serde(skip)]
+    pub failure: Option<ExitStatus>,
 }
 
 impl Server {
@@ -101,7 +104,7 @@ impl Server {
     /// Asks it to end, and returns its last words.
     ///
     /// # Errors
-    /// If it does not end in time, or not with success, or without its last words.
+    /// If it does not end in time, or not with its last words.
     pub fn stop(mut self) -> Result<Final> {
         let pid = Pid::from_raw(self.pid() as i32).context("the server has no pid")?;
         kill_process(pid, Signal::TERM).context("telling the server to end")?;
@@ -117,9 +120,11 @@ impl Server {
         };
         // The pipe is closed by now: this ends.
         let last = self.lines.iter().find(|line| line.contains("\"final\""));
-        ensure!(status.success(), "the server ended with {status}");
-        let line = last.context("the server ended without its final line")?;
-        serde_json::from_str(&line).with_context(|| format!("the server's final line `{line}`"))
+        let line =
+            last.with_context(|| format!("the server ended without last words ({status})"))?;
+        let last: Final = serde_json::from_str(&line)
+            .with_context(|| format!("the server's final line `{line}`"))?;
+        Ok(Final { failure: (!status.success()).then_some(status), ..last })
     }
 }
 

@@ -60,6 +60,9 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
         }
         None => None,
     };
+    if let Some(status) = last_words.and_then(|words| words.failure) {
+        broken.push(format!("the server ended with {status}"));
+    }
     if let Some(status) = evidence.server_died {
         broken.push(format!("the server ended during the run ({status})"));
     }

@@ -90,6 +90,7 @@ mod tests {
         let server = Final {
             counters: json!({"opened": 3, "bytes_received": 8}),
             laws: vec![law("accepted = opened + rejected", 3, 3)],
+            failure: None,
         };
         let laws = shared(&stats, &server);
         assert_eq!(laws.len(), 3);

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use heartwheel::ring::{GENERATIONS, Op};
+use heartwheel::limits::GENERATIONS;
+use heartwheel::ring::Op;
 use heartwheel::time::Timestamp;
 
 use super::{State, Worker};

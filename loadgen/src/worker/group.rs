@@ -74,10 +74,9 @@ impl Group {
         }
     }
 
-    /// Whether an `enter` of `ring` would find something to do.
+    /// Whether `ring` has something to be entered or collected for.
     pub fn has_work(&mut self, ring: usize) -> bool {
-        let member = &mut self.members[ring];
-        !member.starved.is_empty() || member.ring.has_work()
+        self.must_enter(ring) || self.members[ring].ring.has_completions()
     }
 
     /// Whether any but the main ring has work.
@@ -85,11 +84,20 @@ impl Group {
         (1..self.members.len()).any(|ring| self.has_work(ring))
     }
 
+    /// Whether there is something that only an `enter` can do.
+    fn must_enter(&mut self, ring: usize) -> bool {
+        let Member { ring, starved } = &mut self.members[ring];
+        !starved.is_empty() || ring.has_submissions() || ring.has_deferred()
+    }
+
     /// Submits what is queued on `ring`, and sleeps as `wait` says.
     ///
     /// # Errors
     /// If the ring as a whole has failed.
     pub fn enter(&mut self, ring: usize, wait: Wait) -> Result<()> {
+        if matches!(wait, Wait::No) && !self.must_enter(ring) {
+            return Ok(());
+        }
         let Member { ring, starved } = &mut self.members[ring];
         // The buffers have been given back by now; a few at a time, or they run out again at once.
         let count = starved.len().min(limits::REARMS_PER_VISIT);

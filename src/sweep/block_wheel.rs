@@ -15,86 +15,86 @@
 //!                   file the block at the earliest that is left; none: nowhere
 //! ```
 //!
-//! Invariant: a block is filed at a slot whose turn comes when the earliest of its deadlines is due
-//! or before. Being looked at too soon costs time; being late cannot happen.
+//! Invariant: a block lies in a slot whose turn comes when the earliest of its deadlines is due, or
+//! before. Being looked at too soon costs time; being late cannot happen.
 //!
-//! Cost: insert and touch O(1), mostly one store in one line; remove O(1); advance visits the
-//! blocks that hold someone due, and those whose filed deadline was moved on since: with timeouts
-//! of T ticks, renewed every h ticks, N / (64 (T - h)) blocks a tick beside those of the expired.
-//! Where that is most blocks, they are scanned straight through instead (`straight`). A deadline
-//! [`HORIZON_TICKS`] ahead or more costs a hash-map entry until it is near.
+//! Cost: insert, touch and remove O(1), a touch mostly one store in one line. Advance visits the
+//! blocks that hold someone due, and those whose earliest deadline has moved on since: with
+//! timeouts of T ticks, renewed every h ticks, N / (64 (T - h)) a tick. Where that is most blocks,
+//! they are scanned straight through instead, and the wheel rests. A deadline [`HORIZON_TICKS`]
+//! ahead or more costs a hash-map entry until it is near.
 //!
-//! Bytes: 2 a session, and 20 to 28 a block for links and slots: 2.3 to 2.45 a session.
+//! Bytes: 2 a session, 12 a block for its links and slot, and 8 to 16 a block for slots: 2.3 to
+//! 2.45 a session.
 //!
-//! Source: hashed wheels are Varghese and Lauck, SOSP 1987, scheme 6; leaving entries where they
-//! are until their slot's turn is netty's and the kernel's idle-timer practice. An entry for each
-//! cache line instead of each session is this project's.
+//! Source: hashed wheels are Varghese and Lauck, SOSP 1987, scheme 6; letting entries lie until
+//! their slot's turn is how netty is used for idle checks. Filing cache lines is this project's.
 
-use super::dial::{
-    self, BLOCK_LANES, Blocks, Dial, EMPTY, FAR, FIRST, HORIZON_TICKS, NEVER, OFF_DIAL, Verdict,
-};
+use super::blocks::BLOCK_LANES;
+use super::dial::{EMPTY, FAR, FIRST, HORIZON_TICKS, NEVER, OFF_DIAL};
 use super::far::Far;
-use super::lists::Lists;
+use super::lanes::Lanes;
+use super::simd::Vectors;
+use super::wheel::{Turn, Wheel};
 use super::{Progress, Sweeper};
 use crate::time::Tick;
 
-/// The slot of a block that is not filed; other values are the slot plus 1.
+/// Of `filed`: in no slot. Other values are the slot plus 1.
 const NOWHERE: u32 = 0;
 
-/// The wheel has twice as many slots as blocks, within these bounds. Being filed a revolution
-/// ahead at most then costs half a visit a tick; a slot is two thirds of what a block's links cost.
+/// The wheel has at least twice as many slots as blocks, within these bounds: having to come back
+/// after a revolution then costs half a visit a tick, however long the timeouts are.
 const SLOTS_MIN: usize = 256;
 const SLOTS_MAX: usize = 1 << 16;
+
+/// Fewer blocks than this are not worth changing over for.
+const STRAIGHT_BLOCKS_MIN: u32 = 64;
+
+/// So many ticks in a row have to call for a straight scan.
+const STRAIGHT_AFTER_TICKS: u32 = 4;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct BlockWheel {
-    blocks: Blocks,
-    /// The present: `dial`'s hand points at this tick.
-    cursor: u64,
-    dial: Dial,
-    /// A list of blocks for each slot.
-    slots: Lists,
-    slot_mask: u64,
-    /// Where each block is filed, plus 1.
+    lanes: Lanes,
+    /// Files blocks, by their number.
+    wheel: Wheel,
+    /// The slot that each block is in, plus 1.
     filed: Vec<u32>,
-    /// The blocks of the slot whose turn it is; kept for its memory.
-    turn: Vec<u32>,
     far: Far,
-    len: usize,
-    entries_visited: u64,
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Blocks are visited when it is their turn. So many ticks in a row it was that of most.
+    Wheel { crowded_ticks: u32 },
+    /// All blocks are visited every tick and none is filed; the next scan begins with this one.
+    Straight { next: u32 },
 }
 
 impl BlockWheel {
     /// A wheel for the indices below `capacity`, at the tick `start`.
     pub fn new(capacity: usize, start: Tick) -> BlockWheel {
+        BlockWheel::with_vectors(capacity, start, Vectors::detect())
+    }
+
+    /// The same with the given instructions instead of the best that there are.
+    pub fn with_vectors(capacity: usize, start: Tick, vectors: Vectors) -> BlockWheel {
         let blocks = capacity.div_ceil(BLOCK_LANES);
         let slots = (2 * blocks).next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
         BlockWheel {
-            blocks: Blocks::new(blocks),
-            cursor: start.0,
-            dial: Dial::new(),
-            slots: Lists::new(slots, blocks),
-            slot_mask: slots as u64 - 1,
+            lanes: Lanes::new(capacity, vectors),
+            wheel: Wheel::new(slots, blocks, start.0),
             filed: vec![NOWHERE; blocks],
-            turn: Vec::new(),
             far: Far::new(HORIZON_TICKS, start),
-            len: 0,
-            entries_visited: 0,
+            mode: Mode::Wheel { crowded_ticks: 0 },
         }
-    }
-
-    #[cold]
-    fn grow(&mut self, index: u32) {
-        let blocks = (index as usize / BLOCK_LANES + 1).next_power_of_two();
-        self.blocks.grow(blocks);
-        self.slots.grow(blocks);
-        self.filed.resize(blocks, NOWHERE);
     }
 
     /// Files the deadline of a session that has none.
     fn set(&mut self, index: u32, deadline: Tick) {
-        let distance = deadline.0.saturating_sub(self.cursor);
+        let distance = deadline.0.saturating_sub(self.wheel.cursor());
         let lane = if deadline == Tick::NEVER {
             NEVER
         } else if distance >= HORIZON_TICKS {
@@ -102,116 +102,119 @@ impl BlockWheel {
             FAR
         } else {
             self.file_by(index / BLOCK_LANES as u32, distance as u16);
-            self.dial.lane(distance as u16)
+            self.lanes.dial.lane(distance as u16)
         };
-        *self.blocks.lane_mut(index) = lane;
+        *self.lanes.blocks.lane_mut(index) = lane;
     }
 
     /// Takes away the deadline of a session.
     fn clear(&mut self, index: u32) {
-        let lane = std::mem::replace(self.blocks.lane_mut(index), EMPTY);
+        let lane = std::mem::replace(self.lanes.blocks.lane_mut(index), EMPTY);
         debug_assert!(lane != EMPTY, "{index} is not filed");
         if lane == FAR {
             self.far.remove(index);
         }
     }
 
+    /// A touch that comes from or goes to a deadline that no lane can say.
     #[cold]
-    fn touch_rare(&mut self, index: u32, deadline: Tick) {
+    fn touch_off_dial(&mut self, index: u32, deadline: Tick) {
         self.clear(index);
         self.set(index, deadline);
     }
 
     /// Sees to it that `block` is looked at when `distance` ticks have passed, or before.
     fn file_by(&mut self, block: u32, distance: u16) {
+        if matches!(self.mode, Mode::Straight { .. }) {
+            return;
+        }
         let filed = self.filed[block as usize];
         if filed != NOWHERE {
-            let turn = u64::from(filed - 1).wrapping_sub(self.cursor) & self.slot_mask;
-            if turn <= u64::from(distance) {
+            if self.wheel.ticks_to(filed as usize - 1) <= u64::from(distance) {
                 return;
             }
-            self.slots.unlink(block);
+            self.wheel.unlink(block);
         }
-        self.file(block, self.cursor.wrapping_add(u64::from(distance).min(self.slot_mask)));
+        let tick = self.wheel.cursor().saturating_add(u64::from(distance));
+        self.filed[block as usize] = self.wheel.file(block, tick) as u32 + 1;
     }
 
-    fn file(&mut self, block: u32, tick: u64) {
-        let slot = (tick & self.slot_mask) as u32;
-        self.slots.push(slot as usize, block);
-        self.filed[block as usize] = slot + 1;
-    }
-
-    /// Looks at every block in the slots from the cursor to `now`. Moves the cursor past the
-    /// slots that are done.
+    /// Visits the blocks whose turn has come by `now`.
     fn walk(&mut self, now: u64, full: usize, expired: &mut Vec<u32>) -> Progress {
-        let ticks = now - self.cursor;
-        for step in 0..=ticks.min(self.slot_mask) {
-            let slot = (self.cursor.wrapping_add(step) & self.slot_mask) as usize;
-            if self.slots.first(slot).is_some() && !self.visit_slot(slot, ticks, full, expired) {
-                self.turn_to(self.cursor + step);
+        let BlockWheel { lanes, wheel, filed, .. } = self;
+        let cursor = wheel.cursor();
+        let slots = wheel.slots_seen_from(now);
+        let progress = wheel.walk(now, |block| {
+            let verdict = lanes.visit(block, now - cursor, full, expired);
+            if verdict.due != 0 {
+                return Turn::Stay;
+            }
+            if verdict.earliest == OFF_DIAL {
+                filed[block as usize] = NOWHERE;
+                return Turn::Gone;
+            }
+            let tick = cursor.saturating_add(u64::from(verdict.earliest));
+            filed[block as usize] = slots.slot(tick) as u32 + 1;
+            Turn::Until(tick)
+        });
+        lanes.dial.turn(wheel.cursor() - cursor);
+        progress
+    }
+
+    /// Visits all blocks, beginning with `next`.
+    fn scan(&mut self, next: u32, now: u64, full: usize, expired: &mut Vec<u32>) -> Progress {
+        let ticks = now - self.wheel.cursor();
+        let used = self.lanes.blocks.used();
+        let mut due_next_tick = 0;
+        for block in (next..used).chain(0..next) {
+            let verdict = self.lanes.visit(block, ticks, full, expired);
+            if verdict.due != 0 {
+                self.mode = Mode::Straight { next: block };
                 return Progress::More;
             }
+            due_next_tick += u32::from(u64::from(verdict.earliest) <= ticks + 1);
         }
-        self.turn_to(now);
+        self.lanes.dial.turn(ticks);
+        self.wheel.skip_to(now);
+        if due_next_tick < used / 2 {
+            self.file_all();
+        }
         Progress::Done
     }
 
-    /// Looks at every block in `slot`, when `ticks` have passed since the cursor. Says whether
-    /// `expired` had room for all; otherwise the rest is in the slot as before.
-    fn visit_slot(&mut self, slot: usize, ticks: u64, full: usize, expired: &mut Vec<u32>) -> bool {
-        let mut turn = std::mem::take(&mut self.turn);
-        self.slots.take(slot, &mut turn);
-        let mut rest = turn.iter().copied();
-        let mut left_over = None;
-        for block in &mut rest {
-            let verdict = self.visit(block, ticks, full, expired);
-            if verdict.due != 0 {
-                left_over = Some(block);
-                break;
-            }
-            self.filed[block as usize] = NOWHERE;
+    /// Goes back from straight scans to the wheel.
+    fn file_all(&mut self) {
+        self.mode = Mode::Wheel { crowded_ticks: 0 };
+        for block in 0..self.lanes.blocks.used() {
+            let verdict = self.lanes.visit(block, 0, 0, &mut Vec::new());
             if verdict.earliest != OFF_DIAL {
-                // Later than the present. If that is a slot before the present, because this is
-                // as far ahead as the wheel can say, the block is merely seen twice.
-                let ahead = (u64::from(verdict.earliest) - ticks).min(self.slot_mask);
-                self.file(block, self.cursor.wrapping_add(ticks + ahead));
+                self.file_by(block, verdict.earliest);
             }
         }
-        for block in left_over.into_iter().chain(rest) {
-            self.slots.push(slot, block);
-        }
-        turn.clear();
-        self.turn = turn;
-        left_over.is_none()
     }
 
-    /// Reports the due of `block` until `expired` is full. What is left is in the verdict.
-    fn visit(&mut self, block: u32, ticks: u64, full: usize, expired: &mut Vec<u32>) -> Verdict {
-        self.entries_visited += 1;
-        let limit = ticks.min(HORIZON_TICKS - 1) as u16;
-        let lanes = self.blocks.block_mut(block);
-        let mut verdict = dial::judge(lanes, self.dial.hand(), limit);
-        while verdict.due != 0 && expired.len() < full {
-            let lane = verdict.due.trailing_zeros();
-            verdict.due &= verdict.due - 1;
-            lanes[lane as usize] = EMPTY;
-            expired.push(block * BLOCK_LANES as u32 + lane);
-            self.len -= 1;
+    /// Goes over to straight scans where most blocks are visited tick after tick anyway.
+    fn adapt(&mut self, visited: u64) {
+        let Mode::Wheel { crowded_ticks } = &mut self.mode else { return };
+        let used = self.lanes.blocks.used();
+        if used < STRAIGHT_BLOCKS_MIN || visited < u64::from(used) * 3 / 4 {
+            *crowded_ticks = 0;
+            return;
         }
-        verdict
-    }
-
-    fn turn_to(&mut self, tick: u64) {
-        self.dial.turn(tick - self.cursor);
-        self.cursor = tick;
+        *crowded_ticks += 1;
+        if *crowded_ticks == STRAIGHT_AFTER_TICKS {
+            self.wheel.clear();
+            self.filed.fill(NOWHERE);
+            self.mode = Mode::Straight { next: 0 };
+        }
     }
 
     /// Puts those far deadlines on the dial that have come near.
     fn review_far(&mut self) {
-        let now = Tick(self.cursor);
+        let now = Tick(self.wheel.cursor());
         let mut near = Vec::new();
         let looked_at = self.far.review(now, |index, deadline| near.push((index, deadline)));
-        self.entries_visited += looked_at as u64;
+        self.lanes.entries_visited += looked_at as u64;
         for (index, deadline) in near {
             self.set(index, deadline);
         }
@@ -220,24 +223,26 @@ impl BlockWheel {
 
 impl Sweeper for BlockWheel {
     fn insert(&mut self, index: u32, deadline: Tick) {
-        if index as usize >= self.blocks.count() * BLOCK_LANES {
-            self.grow(index);
+        if self.lanes.blocks.reserve(index) {
+            self.wheel.grow(self.lanes.blocks.count());
+            self.filed.resize(self.lanes.blocks.count(), NOWHERE);
         }
-        debug_assert!(*self.blocks.lane_mut(index) == EMPTY, "{index} is filed already");
+        debug_assert!(*self.lanes.blocks.lane_mut(index) == EMPTY, "{index} is filed already");
         self.set(index, deadline);
-        self.len += 1;
+        self.lanes.len += 1;
     }
 
     #[inline]
     fn touch(&mut self, index: u32, deadline: Tick) {
-        let distance = deadline.0.saturating_sub(self.cursor);
-        let dial = self.dial;
-        let lane = self.blocks.lane_mut(index);
+        let distance = deadline.0.saturating_sub(self.wheel.cursor());
+        let dial = self.lanes.dial;
+        let lane = self.lanes.blocks.lane_mut(index);
         let old = *lane;
         if old < FIRST || distance >= HORIZON_TICKS {
-            return self.touch_rare(index, deadline);
+            return self.touch_off_dial(index, deadline);
         }
         *lane = dial.lane(distance as u16);
+        // A block is never filed after its earliest lane: only an earlier one can change that.
         if (distance as u16) < dial.distance(old) {
             self.file_by(index / BLOCK_LANES as u32, distance as u16);
         }
@@ -245,15 +250,24 @@ impl Sweeper for BlockWheel {
 
     fn remove(&mut self, index: u32) {
         self.clear(index);
-        self.len -= 1;
+        self.lanes.len -= 1;
     }
 
     fn advance(&mut self, now: Tick, budget: usize, expired: &mut Vec<u32>) -> Progress {
-        let now = now.0.max(self.cursor);
+        let ticks = now.0.saturating_sub(self.wheel.cursor());
+        let now = self.wheel.cursor() + ticks;
         let full = expired.len().saturating_add(budget);
         loop {
-            if self.walk(now, full, expired) == Progress::More {
+            let visited_before = self.lanes.entries_visited;
+            let progress = match self.mode {
+                Mode::Wheel { .. } => self.walk(now, full, expired),
+                Mode::Straight { next } => self.scan(next, now, full, expired),
+            };
+            if progress == Progress::More {
                 return Progress::More;
+            }
+            if ticks == 1 {
+                self.adapt(self.lanes.entries_visited - visited_before);
             }
             if !self.far.is_review_due(Tick(now)) {
                 return Progress::Done;
@@ -263,15 +277,73 @@ impl Sweeper for BlockWheel {
     }
 
     fn len(&self) -> usize {
-        self.len
+        self.lanes.len
     }
 
     fn entries_visited(&self) -> u64 {
-        self.entries_visited
+        self.lanes.entries_visited
     }
 
     fn heap_bytes(&self) -> usize {
-        let filed = (self.filed.capacity() + self.turn.capacity()) * size_of::<u32>();
-        self.blocks.heap_bytes() + self.slots.heap_bytes() + filed + self.far.heap_bytes()
+        self.lanes.blocks.heap_bytes()
+            + self.wheel.heap_bytes()
+            + self.filed.capacity() * size_of::<u32>()
+            + self.far.heap_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Advances tick by tick from `from`, with everybody touched to be due `ahead` ticks later.
+    fn beat(sweeper: &mut BlockWheel, from: u64, ticks: u64, ahead: u64) {
+        for now in from..from + ticks {
+            assert_eq!(sweeper.advance(Tick(now), 0, &mut Vec::new()), Progress::Done);
+            (0..6_400).for_each(|index| sweeper.touch(index, Tick(now + ahead)));
+        }
+    }
+
+    #[test]
+    fn a_crowded_wheel_becomes_a_straight_scan_and_a_wheel_again() {
+        let mut sweeper = BlockWheel::new(6_400, Tick(0));
+        (0..6_400).for_each(|index| sweeper.insert(index, Tick(3)));
+        beat(&mut sweeper, 1, 10, 3);
+        assert_eq!(sweeper.mode, Mode::Wheel { crowded_ticks: 0 }, "every other tick");
+        (0..6_400).for_each(|index| sweeper.touch(index, Tick(12)));
+        for now in 11..20 {
+            // One of each block is due at every tick, and is followed by another.
+            let mut expired = Vec::new();
+            (0..6_400).step_by(64).for_each(|index| sweeper.touch(index, Tick(now)));
+            (0..6_400).skip(1).step_by(64).for_each(|index| sweeper.touch(index, Tick(now + 1)));
+            sweeper.advance(Tick(now), usize::MAX, &mut expired);
+            expired.iter().for_each(|&index| sweeper.insert(index, Tick(now + 1)));
+        }
+        assert!(matches!(sweeper.mode, Mode::Straight { .. }), "every block at every tick");
+        (0..6_400).for_each(|index| sweeper.touch(index, Tick(70)));
+        beat(&mut sweeper, 20, 3, 50);
+        assert_eq!(sweeper.mode, Mode::Wheel { crowded_ticks: 0 }, "far ahead");
+        let mut expired = Vec::new();
+        sweeper.advance(Tick(71), usize::MAX, &mut expired);
+        assert!(expired.is_empty());
+        sweeper.advance(Tick(72), usize::MAX, &mut expired);
+        assert_eq!(expired.len(), 6_400);
+    }
+
+    #[test]
+    fn sessions_who_talk_are_not_looked_at_one_by_one() {
+        let mut sweeper = BlockWheel::new(6_400, Tick(0));
+        (0..6_400).for_each(|index| sweeper.insert(index, Tick(100)));
+        beat(&mut sweeper, 1, 1_000, 100);
+        // 100 blocks, each every 99 or 100 ticks.
+        assert!(sweeper.entries_visited() <= 1_100, "{}", sweeper.entries_visited());
+    }
+
+    #[test]
+    fn a_session_takes_less_than_two_and_a_half_bytes() {
+        for capacity in [1 << 16, 200_000, 1 << 20, 10_000_000] {
+            let bytes = BlockWheel::new(capacity, Tick(0)).heap_bytes();
+            assert!(bytes as f64 / capacity as f64 <= 2.5, "{bytes} for {capacity}");
+        }
     }
 }

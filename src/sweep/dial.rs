@@ -1,7 +1,7 @@
-//! Deadlines as 16-bit numbers on a dial, and the blocks of 64 that they are stored in.
+//! Deadlines as 16-bit positions on a dial.
 //!
-//! A lane is a position on a dial of [`HORIZON_TICKS`] positions; the hand points at the present.
-//! Three values are not on the dial. Zero is one of them, so that fresh zero pages are empty lanes.
+//! A dial has [`HORIZON_TICKS`] positions; its hand points at the present. Three values of a lane
+//! are not on the dial. Zero is one of them, so that fresh zero pages are empty lanes.
 //!
 //! Invariant: every deadline on the dial lies at the hand or less than one revolution ahead of it,
 //! so a position says which tick it means. Whatever is due moves off before the hand passes it.
@@ -23,14 +23,8 @@ pub(super) const OFF_DIAL: u16 = u16::MAX;
 
 const _: () = assert!(HORIZON_TICKS <= OFF_DIAL as u64, "distances stay below OFF_DIAL");
 
-/// Lanes in a block: the set of the due is one `u64`, and a block two cache lines side by side.
-pub(super) const BLOCK_LANES: usize = 64;
-
-/// The deadlines of 64 neighbouring sessions.
-pub(super) type Block = [u16; BLOCK_LANES];
-
 /// Where the present is on the dial. Distances are ticks ahead of the hand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dial {
     hand: u16,
 }
@@ -67,77 +61,6 @@ impl Dial {
     }
 }
 
-/// All blocks in one array, each at the start of a cache line.
-#[derive(Debug)]
-pub(super) struct Blocks {
-    lanes: Vec<u16>,
-    /// The lanes before the first block: what alignment takes.
-    skipped: usize,
-}
-
-impl Blocks {
-    const BYTES: usize = size_of::<Block>();
-
-    /// `count` blocks of empty lanes. No page of them is touched.
-    pub(super) fn new(count: usize) -> Blocks {
-        let lanes = vec![EMPTY; (count + 1) * BLOCK_LANES];
-        // Where this may not be known (an interpreter of Rust), unaligned blocks will do.
-        let skipped = lanes.as_ptr().align_offset(Self::BYTES).min(BLOCK_LANES);
-        Blocks { lanes, skipped }
-    }
-
-    /// How many blocks there are.
-    pub(super) fn count(&self) -> usize {
-        self.lanes.len() / BLOCK_LANES - 1
-    }
-
-    /// Makes room for `count` blocks, by moving all to a new array: alignment may differ there.
-    pub(super) fn grow(&mut self, count: usize) {
-        let old = std::mem::replace(self, Blocks::new(count));
-        let used = old.count() * BLOCK_LANES;
-        self.lanes[self.skipped..][..used].copy_from_slice(&old.lanes[old.skipped..][..used]);
-    }
-
-    #[inline]
-    pub(super) fn lane_mut(&mut self, index: u32) -> &mut u16 {
-        &mut self.lanes[self.skipped + index as usize]
-    }
-
-    #[inline]
-    pub(super) fn block_mut(&mut self, block: u32) -> &mut Block {
-        let start = self.skipped + block as usize * BLOCK_LANES;
-        self.lanes[start..].first_chunk_mut().expect("the array ends with a whole block")
-    }
-
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.lanes.capacity() * size_of::<u16>()
-    }
-}
-
-/// What a look at a block tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    /// A bit for each lane that is due.
-    pub(super) due: u64,
-    /// The distance of the earliest lane that is not due yet, or [`OFF_DIAL`].
-    pub(super) earliest: u16,
-}
-
-/// Compares the lanes of `block`, with the hand at `hand`: due are those not further than `limit`.
-pub(super) fn judge(block: &Block, hand: u16, limit: u16) -> Verdict {
-    let dial = Dial { hand };
-    let mut verdict = Verdict { due: 0, earliest: OFF_DIAL };
-    for (bit, &lane) in block.iter().enumerate() {
-        let distance = if lane < FIRST { OFF_DIAL } else { dial.distance(lane) };
-        if distance <= limit {
-            verdict.due |= 1 << bit;
-        } else {
-            verdict.earliest = verdict.earliest.min(distance);
-        }
-    }
-    verdict
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,18 +85,5 @@ mod tests {
         let lane = dial.lane(100);
         dial.turn(99);
         assert_eq!(dial.distance(lane), 1);
-    }
-
-    #[test]
-    fn blocks_keep_their_lanes_when_they_grow() {
-        let mut blocks = Blocks::new(3);
-        for index in 0..3 * BLOCK_LANES as u32 {
-            *blocks.lane_mut(index) = index as u16 + FIRST;
-        }
-        blocks.grow(1_000);
-        assert_eq!(blocks.count(), 1_000);
-        assert_eq!(blocks.block_mut(2)[63], 191 + FIRST);
-        assert_eq!(*blocks.block_mut(3), [EMPTY; BLOCK_LANES]);
-        assert!(blocks.block_mut(1).as_ptr().addr().is_multiple_of(128));
     }
 }

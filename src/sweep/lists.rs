@@ -79,6 +79,12 @@ impl Lists {
         }
     }
 
+    /// Empties all lists.
+    pub(super) fn clear(&mut self) {
+        self.heads.fill(NONE);
+        self.links.fill([NONE; 2]);
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         self.heads.capacity() * size_of::<u32>() + self.links.capacity() * size_of::<[u32; 2]>()
     }

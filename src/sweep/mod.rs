@@ -3,15 +3,34 @@
 //! A sweeper knows sessions by their dense index only, and time in whole [`Tick`]s. It reads no
 //! clock, and it does not call back: the expired come out as data, so nothing can re-enter it.
 
+mod binary_heap;
 mod block_wheel;
+mod blocks;
+mod btree;
+mod dense_scan;
 mod dial;
+mod eager_wheel;
 mod far;
+mod hierarchical_wheel;
+mod lanes;
+mod lazy_wheel;
 mod lists;
+mod lru_list;
 mod map_scan;
+mod simd;
 mod strategy;
+mod wheel;
 
+pub use binary_heap::LazyHeap;
 pub use block_wheel::BlockWheel;
+pub use btree::Btree;
+pub use dense_scan::DenseScan;
+pub use eager_wheel::EagerWheel;
+pub use hierarchical_wheel::HierarchicalWheel;
+pub use lazy_wheel::LazyWheel;
+pub use lru_list::LruList;
 pub use map_scan::MapScan;
+pub use simd::Vectors;
 pub use strategy::{AnySweeper, Strategy, UnknownStrategy};
 
 use crate::time::Tick;
@@ -67,4 +86,11 @@ pub enum Progress {
     Done,
     /// The budget was spent; some who are due may not have been reported yet.
     More,
+}
+
+/// How many slots the wheels of sessions have: a power of two that grows with the capacity. Coming
+/// back after a revolution without a deadline then costs one look a tick at most, up to 65,536
+/// sessions; beyond, timeouts shorter than 65,536 ticks never get that far.
+fn slots_for(capacity: usize) -> usize {
+    capacity.next_power_of_two().clamp(1 << 10, 1 << 16)
 }

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{BlockWheel, MapScan, Progress, Sweeper};
+use super::{
+    BlockWheel, Btree, DenseScan, EagerWheel, HierarchicalWheel, LazyHeap, LazyWheel, LruList,
+    MapScan, Progress, Sweeper,
+};
 use crate::time::Tick;
 
 /// Makes [`Strategy`] and [`AnySweeper`] from one list, so that no strategy can be forgotten.
@@ -92,6 +95,13 @@ macro_rules! strategies {
 
 strategies! {
     MapScan, "map-scan", "a locked hash map, every session visited under the lock";
+    DenseScan, "dense-scan", "one dense array of deadlines, compared in full with vectors";
+    LazyHeap, "binary-heap", "a heap of deadlines that may be out of date, checked on top";
+    Btree, "btree", "an ordered set of all deadlines, always exact";
+    LruList, "lru-list", "one list by last activity: for timeouts that are all equal";
+    EagerWheel, "eager-wheel", "a hashed timing wheel, relinked on every touch: O(expired)";
+    LazyWheel, "lazy-wheel", "a hashed timing wheel that looks again when a slot comes round";
+    HierarchicalWheel, "hierarchical-wheel", "wheels of 64 slots, each 64 times coarser";
     BlockWheel, "block-wheel", "a hashed timing wheel of cache lines full of deadlines";
 }
 

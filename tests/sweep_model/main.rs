@@ -1,9 +1,11 @@
 //! One model test for all: every sweep strategy is held to a naive oracle.
 
+mod mutants;
+mod named;
 mod oracle;
 mod script;
 
-use heartwheel::sweep::{AnySweeper, Strategy};
+use heartwheel::sweep::{AnySweeper, BlockWheel, Strategy, Vectors};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
@@ -19,6 +21,17 @@ proptest! {
             let sweeper = AnySweeper::new(strategy, capacity, start);
             script::run(sweeper, start, &script)
                 .map_err(|fault| TestCaseError::fail(format!("{strategy}: {fault}")))?;
+        }
+    }
+
+    #[test]
+    fn the_block_wheel_gives_the_same_answers_with_any_instructions(
+        (start, script) in script::script(),
+    ) {
+        for vectors in Vectors::available() {
+            let sweeper = BlockWheel::with_vectors(200, start, vectors);
+            script::run(sweeper, start, &script)
+                .map_err(|fault| TestCaseError::fail(format!("{}: {fault}", vectors.name())))?;
         }
     }
 }

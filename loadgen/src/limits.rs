@@ -56,9 +56,6 @@ pub const OUTBOX_MESSAGES_MAX: usize = 64;
 /// The largest beginning of a message that is kept, in bytes.
 pub const PARTIAL_BYTES_MAX: usize = heartwheel::limits::TCP_FRAME_BYTES_MAX + 2;
 
-/// Descriptors that the process itself uses, apart from connections.
-pub const DESCRIPTORS_RESERVED: u64 = 64;
-
 /// How long the answers to the last heartbeats are waited for.
 pub const LAST_ANSWERS_MAX: Duration = Duration::from_secs(3);
 

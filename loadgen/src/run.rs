@@ -133,7 +133,8 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
     };
     let clock = Clock::new();
     let most = u64::from(heartwheel::limits::SLOTS_PER_RING_MAX);
-    let slots = descriptors.saturating_sub(limits::DESCRIPTORS_RESERVED).clamp(1, most);
+    // Direct descriptors do not count as the process's own: the limit bounds each ring's table.
+    let slots = descriptors.clamp(1, most);
     let interval_ms = cli.interval.map_or(0, |interval| interval.as_millis() as u32);
     Ok(Task {
         plan: Plan {

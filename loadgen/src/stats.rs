@@ -41,8 +41,9 @@ pub struct Stats {
     pub missed: u64,
     /// Silent clients whose time was not up when the run ended.
     pub undecided: u64,
-    /// Clients that the server expired, rightly, after the last heartbeats had been sent.
-    pub closed_after_end: u64,
+    /// Clients that the server expired, rightly, after the last heartbeats had been sent, and
+    /// before those open at the end were counted.
+    pub expired_after_end: u64,
     /// Heartbeats whose time came.
     pub due: u64,
     /// Heartbeats that were sent.
@@ -101,7 +102,7 @@ impl Stats {
             dismissed: 0,
             missed: 0,
             undecided: 0,
-            closed_after_end: 0,
+            expired_after_end: 0,
             due: 0,
             sent: 0,
             sent_late: 0,
@@ -158,7 +159,7 @@ impl Stats {
             &mut self.dismissed,
             &mut self.missed,
             &mut self.undecided,
-            &mut self.closed_after_end,
+            &mut self.expired_after_end,
             &mut self.due,
             &mut self.sent,
             &mut self.sent_late,

@@ -70,9 +70,11 @@ fn judge(needs: Needs, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
             ));
         }
     }
-    let tracked = "net.netfilter.nf_conntrack_max";
-    if let Some(value) = number(tracked, 0).filter(|&value| value < sockets) {
-        warnings.push(format!("{tracked} is {value}: sysctl -w {tracked}={sockets}"));
+    // The module may be loaded and track nothing.
+    let tracks = number("net.netfilter.nf_conntrack_count", 0).is_some_and(|count| count > 0);
+    let (tracked, needed) = ("net.netfilter.nf_conntrack_max", needs.connections * 5 / 4);
+    if let Some(value) = number(tracked, 0).filter(|&value| tracks && value < needed) {
+        warnings.push(format!("{tracked} is {value}: sysctl -w {tracked}={needed}"));
     }
     warnings
 }

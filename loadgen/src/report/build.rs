@@ -116,7 +116,7 @@ fn environment(task: &Task) -> Environment {
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         memory_bytes: crate::host::process::kib_field(&read("/proc/meminfo"), "MemTotal:")
             .unwrap_or(0),
-        descriptors_max: u64::from(task.slots_per_ring) + limits::DESCRIPTORS_RESERVED,
+        descriptors_max: u64::from(task.slots_per_ring),
         tcp_mem_pages: sysctl("net/ipv4/tcp_mem"),
         netdev_max_backlog: sysctl("net/core/netdev_max_backlog"),
         somaxconn: sysctl("net/core/somaxconn"),

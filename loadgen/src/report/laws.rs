@@ -19,7 +19,7 @@ pub fn own(requested: u64, stats: &Stats) -> Vec<Law> {
         law(
             "opened = open at the end + expired rightly",
             stats.opened,
-            stats.open_at_end + stats.expired + stats.closed_after_end,
+            stats.open_at_end + stats.expired + stats.expired_after_end,
         ),
         law("silenced = expired + early + missed + undecided", stats.silenced, judged),
         law("silenced = expired", stats.silenced, stats.expired),

@@ -64,7 +64,8 @@ impl Worker {
 
     fn act_on_incoming(&mut self, index: u32, now: Timestamp) {
         let mut incoming = std::mem::take(&mut self.incoming);
-        let heard = !incoming.is_empty();
+        // WELCOME is no traffic of an open client: its first heartbeat keeps its random phase.
+        let heard = !incoming.is_empty() && self.clients[index as usize].state == State::Open;
         for message in incoming.drain(..) {
             match message {
                 Incoming::Pong => self.ponged(index, now),
@@ -85,7 +86,7 @@ impl Worker {
             }
         }
         self.incoming = incoming;
-        if heard && self.clients[index as usize].state == State::Open {
+        if heard {
             self.postpone_beat(index, now);
         }
     }
@@ -145,6 +146,7 @@ impl Worker {
             idle_timeout: client.idle_timeout(),
         });
         self.stats.silenced += u64::from(silent);
+        let how = if self.stock_taken { "after the end" } else { how };
         *self.stats.closed_by_server.entry(how).or_default() += 1;
         match verdict {
             Verdict::Expired { late_at_most } => {
@@ -156,7 +158,9 @@ impl Worker {
             Verdict::Early => self.stats.early += 1,
             Verdict::Healthy => self.stats.healthy_closed += 1,
             // Nobody beats any more: whoever is expired now is expired rightly.
-            Verdict::OurDelay if now >= self.phases.quiet_at => self.stats.closed_after_end += 1,
+            Verdict::OurDelay if now >= self.phases.quiet_at => {
+                self.stats.expired_after_end += u64::from(!self.stock_taken);
+            }
             Verdict::OurDelay => self.stats.our_delay += 1,
             Verdict::Dismissed => self.stats.dismissed += 1,
         }

@@ -1,7 +1,7 @@
 //! The counters in Prometheus' text format, through the `metrics` facade.
 //!
 //! Names follow from the counters' own: `_total` for what only grows, base units, and a label for
-//! the shard. Nothing accumulates here: each scrape sets every value from what the shards published.
+//! the shard. Nothing accumulates here: each scrape sets all values from what was published.
 
 use metrics::{Label, counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;

@@ -82,7 +82,7 @@ serve_args! {
     /// Told to clients in WELCOME [default: 30s]
     #[arg(long, value_name = "DURATION")]
     heartbeat_interval: Option<Span>,
-    /// Silent for this long, a session is expired: never earlier, a tick later at most [default: 90s]
+    /// A session silent for so long is expired: never early, at most a tick late [default: 90s]
     #[arg(long, value_name = "DURATION")]
     idle_timeout: Option<Span>,
     /// The granularity of expiry [default: 100ms]

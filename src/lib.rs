@@ -1,7 +1,45 @@
-//! heartwheel
+//! heartwheel holds millions of mostly idle, heartbeating connections on a plain Linux box, finds
+//! the dead ones exactly (never early, at most a tick late) at a cost that does not grow with the
+//! living, and accounts for every byte and every session.
+//!
+//! ```text
+//!  kernel ── completion ──▶ engine ── bytes, now ──▶ shard ── frame ──▶ policy ─┐
+//!    ▲                        ▲                        │  touch(session, now)    │
+//!    │                        │                        ▼                         │
+//!    └──── submission ◀──── effects ◀──────────── sessions + sweeper ◀───────────┘
+//!                                      advance(now): the expired come out here
+//! ```
+//!
+//! # In which order to read
+//! 1. [`engine::uring`]: the loop of one thread, from sleep to sleep.
+//! 2. [`shard`]: the sans-IO core, which sees bytes and `now` and wants sends and closes. It reads
+//!    no clock and knows no descriptor, so the same code runs under every engine and in tests.
+//! 3. [`sweep`]: how the silent are found without looking at the rest.
+//! 4. [`protocol`] and [`session`]: what the bytes mean, and what is kept of each client.
+//! 5. [`ring`]: io_uring behind a safe face; with it, all `unsafe` there is.
+//!
+//! [`server`] puts it together: listeners, one thread per shard, signals, the account at the end.
+//! [`limits`] has every constant that bounds something.
+//!
+//! # Who may know whom
+//! `limits, time, outgoing <- protocol, sweep, ring <- session <- shard <- engine <- server <-
+//! main`, each only those before it; `tests/tidy.rs` holds these walls up.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod counters;
+pub mod engine;
+pub mod host;
 pub mod limits;
 pub mod outgoing;
 pub mod protocol;
+pub mod report;
 pub mod ring;
+pub mod server;
+pub mod session;
+pub mod shard;
+pub mod socket;
 pub mod sweep;
 pub mod time;
+pub mod units;

@@ -11,6 +11,12 @@ pub const TCP_FRAME_BYTES_MAX: usize = u16::MAX as usize;
 /// Replies to heartbeats that one session may have waiting; one more closes it as a flood.
 pub const PENDING_PONGS_MAX: u8 = 16;
 
+/// Bits of a generation, in a ring's user data and in a session's public id.
+pub const GENERATION_BITS: u32 = 24;
+
+/// Generations are counted modulo this.
+pub const GENERATIONS: u32 = 1 << GENERATION_BITS;
+
 /// Sessions that one shard can hold: the index of a session has to fit the user data of a ring.
 pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 26;
 
@@ -43,6 +49,12 @@ pub const RECEIVE_BUFFERS: u16 = 256;
 /// The size of a provided receive buffer in bytes.
 pub const RECEIVE_BUFFER_BYTES: u32 = 1_024;
 
+/// So many completions wake a sleeping shard at once.
+pub const WAIT_COMPLETIONS: u32 = 64;
+
+/// Fewer completions wake it after this.
+pub const WAIT_MIN: Duration = Duration::from_millis(1);
+
 /// The share of a ring's slots that stays empty, since a hash spreads connections over the
 /// listeners: one in so many.
 pub const SLOT_HEADROOM_DIVISOR: u32 = 20;
@@ -59,8 +71,32 @@ pub const LISTEN_BACKLOG: i32 = 4_096;
 /// How long accepting rests after the kernel has said that a table is full.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// The longest sweep that is told apart from longer ones, in microseconds.
+pub const SWEEP_US_MAX: u64 = 60_000_000;
+
+/// How often a shard publishes its counters.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long a server that was told to stop waits for its sessions to be closed.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Admin connections that are served at a time; the others wait.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+
+/// The header of an admin request must be complete by then.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest header of an admin request, in bytes.
+pub const ADMIN_HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// The largest body of an admin request, in bytes.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// An admin connection lives no longer than this.
+pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A shard that has not answered the control plane by then is given up on.
+pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The shortest tick that can be asked for: below it the loop would do little else.
 pub const TICK_MIN: Duration = Duration::from_millis(1);

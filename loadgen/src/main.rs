@@ -1,2 +1,74 @@
-//! x
-fn main() {}
+//! `loadgen`: opens many heartbeating clients and judges the server by a plan made beforehand.
+//!
+//! Read in this order: [`run`] (the phases), [`worker`] (the loop), [`plan`] and [`schedule`] (who
+//! acts when), [`oracle`] (who had to be expired), [`report`] (what comes of it).
+
+mod addresses;
+mod cli;
+mod crew;
+mod host;
+mod latency;
+mod limits;
+mod live;
+mod oracle;
+mod plan;
+mod report;
+mod run;
+mod schedule;
+mod server;
+mod slo;
+mod stats;
+mod units;
+mod wire;
+mod worker;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::report::Report;
+
+/// A bad command line.
+const USAGE: u8 = 2;
+/// The run could not be made.
+const NOT_RUN: u8 = 1;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = cli.check() {
+        return complain(&error, USAGE);
+    }
+    let report = match run::run(&cli) {
+        Ok(report) => report,
+        Err(error) => return complain(&error, NOT_RUN),
+    };
+    match show(&cli, &report) {
+        Ok(()) => ExitCode::from(report.exit_code),
+        Err(error) => complain(&error, NOT_RUN),
+    }
+}
+
+fn show(cli: &Cli, report: &Report) -> Result<()> {
+    let json = serde_json::to_string_pretty(report).context("writing the report")?;
+    let mut out = std::io::stdout();
+    match cli.report.as_deref() {
+        Some(file) if file == Path::new("-") => writeln!(out, "{json}")?,
+        Some(file) => {
+            write!(out, "{}", report::summary(report))?;
+            fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
+        }
+        None => write!(out, "{}", report::summary(report))?,
+    }
+    Ok(())
+}
+
+fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+    // Nothing can be done about a standard error that is gone.
+    let _ = writeln!(std::io::stderr(), "loadgen: {error:#}");
+    ExitCode::from(code)
+}

@@ -171,10 +171,10 @@ pub fn parse(bytes: &[u8], frame_bytes_max: usize) -> Result<Parsed<'_>, FrameEr
         return Ok(Parsed::Partial { wanted: HEADER_BYTES });
     };
     let kind = check_kind(kind, length)?;
-    if let (Kind::Hello, Some(&version)) = (kind, bytes.get(HEADER_BYTES)) {
-        if version != VERSION {
-            return Err(FrameError::HelloVersion);
-        }
+    if let (Kind::Hello, Some(&version)) = (kind, bytes.get(HEADER_BYTES))
+        && version != VERSION
+    {
+        return Err(FrameError::HelloVersion);
     }
     let frame_bytes = length + 2;
     match bytes.get(HEADER_BYTES..frame_bytes) {

@@ -19,6 +19,7 @@ static ENABLED: c_int = 1;
 /// Addresses that queued operations point to. The kernel copies them at submission
 /// (IORING_FEAT_SUBMIT_STABLE), so all go once the queue has been taken.
 pub(super) struct AddressArena {
+    #[expect(clippy::vec_box, reason = "the kernel is told where each lies: they must not move")]
     addresses: Vec<Box<SockAddr>>,
 }
 

@@ -19,21 +19,22 @@ mod error;
 mod setup;
 mod tag;
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use slab::Slab;
 
 pub use self::buffers::Buffer;
 use self::buffers::BufferRing;
 use self::connect::AddressArena;
 pub use self::error::{KERNEL_NEEDED, RingError};
 pub use self::setup::{RingConfig, probe_client, probe_server};
-pub use self::tag::{GENERATION_BITS, GENERATIONS, Op, Tag};
+pub use self::tag::{Op, Tag};
+use crate::counters::counters;
 use crate::outgoing::Outgoing;
 
 /// Something that the kernel reports.
@@ -68,21 +69,22 @@ pub enum Wait {
     },
 }
 
-/// What a ring has done so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RingCounters {
-    /// System calls.
-    pub enters: u64,
-    /// Operations queued, except the silent links of connect chains.
-    pub submissions: u64,
-    /// Operations that have ended.
-    pub terminal_completions: u64,
-    /// Completions in all, multishot ones included.
-    pub completions: u64,
-    /// Times that the completion queue was found to have overflowed (nothing is lost by it).
-    pub completion_overflows: u64,
-    /// Completions whose user data we never wrote; must stay 0.
-    pub unknown_completions: u64,
+counters! {
+    /// What a ring has done so far.
+    RingCounters {
+        /// System calls.
+        enters: sum,
+        /// Operations queued, except the silent links of connect chains.
+        submissions: sum,
+        /// Operations that have ended.
+        terminal_completions: sum,
+        /// Completions in all, multishot ones included.
+        completions: sum,
+        /// Times that the completion queue was found to have overflowed (nothing is lost by it).
+        completion_overflows: sum,
+        /// Completions whose user data we never wrote; must stay 0.
+        unknown_completions: sum,
+    }
 }
 
 /// An io_uring instance with its direct-descriptor table, its buffers and its bytes in flight.
@@ -90,7 +92,7 @@ pub struct Ring {
     // Field order is drop order: the instance goes before the memory it was told of.
     io: IoUring,
     buffers: Option<BufferRing>,
-    in_flight: Slab<(Tag, Outgoing)>,
+    in_flight: HashMap<u32, Outgoing>,
     backlog: VecDeque<squeue::Entry>,
     addresses: AddressArena,
     wake_count: Box<u64>,
@@ -109,7 +111,7 @@ impl Ring {
         Ok(Ring {
             io,
             buffers,
-            in_flight: Slab::new(),
+            in_flight: HashMap::new(),
             backlog: VecDeque::new(),
             addresses: AddressArena::new(),
             wake_count: Box::new(0),
@@ -151,8 +153,11 @@ impl Ring {
         self.push(opcode::RecvMulti::new(Fixed(slot), BufferRing::GROUP).build(), tag);
     }
 
-    /// Queues a send on `slot`. The completion brings `outgoing` back, its cursor not moved, unless
-    /// it was static.
+    /// Queues a send on `slot`: one at a time for each `tag.index`. The completion brings
+    /// `outgoing` back, its cursor not moved, unless it was static.
+    ///
+    /// # Panics
+    /// If a send of the same index is in flight: the kernel would lose the bytes it reads.
     pub fn send(&mut self, slot: u32, outgoing: Outgoing, tag: Tag) {
         debug_assert_eq!(tag.op, Op::Send);
         if let Outgoing::Static(bytes) = outgoing {
@@ -160,8 +165,17 @@ impl Ring {
             return;
         }
         let entry = send_entry(slot, outgoing.as_bytes());
-        let key = self.in_flight.insert((tag, outgoing));
-        self.push(entry, Tag::new(Op::SendOwned, tag.generation, key as u32));
+        match self.in_flight.entry(tag.index) {
+            Entry::Vacant(place) => place.insert(outgoing),
+            Entry::Occupied(_) => panic!("one send at a time for {tag:?}"),
+        };
+        self.push(entry, tag.with_op(Op::SendOwned));
+    }
+
+    /// Queues the cancellation of the send that was tagged `target`.
+    pub fn cancel_send(&mut self, target: Tag, tag: Tag) {
+        let owned = self.in_flight.contains_key(&target.index);
+        self.cancel(if owned { target.with_op(Op::SendOwned) } else { target }, tag);
     }
 
     /// Queues the close of `slot`, which is free for reuse when that has completed. No operation
@@ -184,20 +198,20 @@ impl Ring {
         self.push(entry, tag);
     }
 
-    /// Whether an `enter` would find something to do: to submit, to run, or to collect.
-    pub fn has_work(&mut self) -> bool {
-        let queue = self.io.submission();
-        let flagged = queue.taskrun() || queue.cq_overflow() || !queue.is_empty();
-        drop(queue);
-        flagged || !self.backlog.is_empty() || !self.io.completion().is_empty()
+    /// Whether something is queued that the kernel has not seen.
+    pub fn has_submissions(&mut self) -> bool {
+        !self.backlog.is_empty() || !self.io.submission().is_empty()
     }
 
-    /// Whether the kernel holds something for us that has not been collected.
-    pub fn has_completions(&mut self) -> bool {
+    /// Whether the kernel has something for us that only an `enter` brings into the queue.
+    pub fn has_deferred(&mut self) -> bool {
         let queue = self.io.submission();
-        let flagged = queue.taskrun() || queue.cq_overflow();
-        drop(queue);
-        flagged || !self.io.completion().is_empty()
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Whether completions are in the queue.
+    pub fn has_completions(&mut self) -> bool {
+        !self.io.completion().is_empty()
     }
 
     /// Submits what is queued and lets the kernel post completions; sleeps as `wait` says. Released
@@ -251,10 +265,7 @@ impl Ring {
                 _ => None,
             };
             let (tag, outgoing) = match tag.op {
-                Op::SendOwned => {
-                    let (owner, outgoing) = in_flight.remove(tag.index as usize);
-                    (owner, Some(outgoing))
-                }
+                Op::SendOwned => (tag.with_op(Op::Send), in_flight.remove(&tag.index)),
                 _ => (tag, None),
             };
             batch.push(Completion { tag, result: entry.result(), more, buffer, outgoing });

@@ -1,6 +1,8 @@
 //! What a completion says of itself: 64 bits of user data, packed as `op:8 | generation:24 |
 //! index:32`.
 
+use crate::limits::GENERATIONS;
+
 /// The operation that a completion ends (or goes on with, if it is a multishot one).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -38,11 +40,6 @@ impl Op {
         Op::SendOwned,
     ];
 }
-
-/// The bits of a generation.
-pub const GENERATION_BITS: u32 = 24;
-/// Generations are counted modulo this.
-pub const GENERATIONS: u32 = 1 << GENERATION_BITS;
 
 /// User data: which operation, of whom, in which life of that index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,8 +21,8 @@
 //! Cost: insert, touch and remove O(1), a touch mostly one store in one line. Advance visits the
 //! blocks that hold someone due, and those whose earliest deadline has moved on since: with
 //! timeouts of T ticks, renewed every h ticks, N / (64 (T - h)) a tick. Where that is a third of
-//! all, they are scanned straight through instead, and the wheel rests. A deadline [`HORIZON_TICKS`]
-//! ahead or more costs a hash-map entry until it is near.
+//! all, they are scanned straight through instead, and the wheel rests. A deadline
+//! [`HORIZON_TICKS`] ahead or more costs a hash-map entry until it is near.
 //!
 //! Bytes: 2 a session, 12 a block for its links and slot, and 8 to 16 a block for slots: 2.3 to
 //! 2.45 a session.

@@ -1,0 +1,220 @@
+//! The command line.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use crate::slo::Slo;
+use crate::units::{parse_count, parse_duration, parse_share};
+use crate::{addresses, slo};
+
+const EXAMPLES: &str = "\
+Examples:
+  loadgen -c 10k
+      10,000 clients on a server of its own, with that server's defaults
+  loadgen -c 200k --connect-rate 40k -i 10s --idle-timeout 15s --silent 1% \\
+          --slo 'expiry.lateness_ms.max<=200' --slo 'rtt.p99<50ms' -o report.json
+      2,000 of 200,000 fall silent: these, and no others, must be expired
+  loadgen --target tcp://127.0.0.1:7400 --server-pid $(pidof heartwheel) -c 50k -d 1m
+      a server that runs already
+  loadgen --target tcp://127.0.0.1:7400 --no-hello -i 10s -c 20k
+      a bare echo that knows no HELLO
+
+Durations take us/ms/s/m/h, counts take k/m, shares take %.
+Exit: 0 passed, 2 usage, 99 an SLO or a law failed, 100 the wanted number of connections was not
+reached, 101 the generator itself was the bottleneck (the run is void), 105 interrupted.";
+
+/// Opens many heartbeating clients and judges the server by a plan made beforehand.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "loadgen", version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// The server to load; without it, one is started and stopped here
+    #[arg(long, value_name = "tcp://HOST:PORT", value_parser = parse_target)]
+    pub target: Option<SocketAddr>,
+
+    /// More flags for the server that is started here
+    #[arg(long, value_name = "FLAGS", allow_hyphen_values = true, conflicts_with = "target")]
+    pub server_args: Option<String>,
+
+    /// The process to measure CPU and memory of, with --target
+    #[arg(long, value_name = "PID", requires = "target")]
+    pub server_pid: Option<u32>,
+
+    /// Clients
+    #[arg(short, long, value_name = "N", default_value = "10k", value_parser = parse_count)]
+    pub connections: u32,
+
+    /// Clients that start to connect in a second
+    #[arg(long, value_name = "N", default_value = "20k", value_parser = parse_count)]
+    pub connect_rate: u32,
+
+    /// A heartbeat when nothing was sent or received for this long [default: what the server says]
+    #[arg(short, long, value_name = "D", value_parser = parse_duration)]
+    pub interval: Option<Duration>,
+
+    /// The share by which each interval is longer or shorter, at random
+    #[arg(long, value_name = "P", default_value = "10%", value_parser = parse_share)]
+    pub jitter: f64,
+
+    /// The steady state, after all are open and warmed up
+    #[arg(short, long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
+    pub duration: Duration,
+
+    /// Not measured, before the steady state
+    #[arg(long, value_name = "D", default_value = "0s", value_parser = parse_duration)]
+    pub warmup: Duration,
+
+    /// Local addresses to connect from [default: many of 127.0.0.0/8 for a loopback target]
+    #[arg(long, value_name = "A,B-C")]
+    pub source_ips: Option<String>,
+
+    /// This share falls silent without closing when the steady state begins: exactly these must
+    /// be expired
+    #[arg(long, value_name = "P", default_value = "0%", value_parser = parse_share)]
+    pub silent: f64,
+
+    /// After this silence the server expires a client [default: what the server says]
+    #[arg(long, value_name = "D", value_parser = parse_duration)]
+    pub idle_timeout: Option<Duration>,
+
+    /// How late the server may expire a client: its tick
+    #[arg(long, value_name = "D", default_value = "100ms", value_parser = parse_duration)]
+    pub tick: Duration,
+
+    /// How long opening one connection may take, WELCOME included
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = parse_duration)]
+    pub open_timeout: Duration,
+
+    /// Begin with a PING instead of HELLO; a connection is open as soon as TCP says so
+    #[arg(long)]
+    pub no_hello: bool,
+
+    /// The plan is a function of it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Worker threads, each pinned to a core [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// A bound for any number of the report, by its path: 'rtt.p99<5ms'; repeatable
+    #[arg(long, value_name = "EXPRESSION", value_parser = slo::parse)]
+    pub slo: Vec<Slo>,
+
+    /// Write the report as JSON; `-` is standard output, which then holds nothing else
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Plain progress lines even on a terminal
+    #[arg(long)]
+    pub no_live: bool,
+}
+
+impl Cli {
+    /// What clap cannot check.
+    ///
+    /// # Errors
+    /// The first thing that does not fit, with the cure.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.connections > 0, "-c must be at least 1");
+        ensure!(self.connect_rate > 0, "--connect-rate must be at least 1 a second");
+        ensure!(self.jitter < 1.0, "--jitter must be below 100 %");
+        let zero = |duration: Option<Duration>| duration.is_some_and(|d| d.as_millis() == 0);
+        ensure!(!zero(self.interval), "-i must be at least 1ms");
+        ensure!(!zero(self.idle_timeout), "--idle-timeout must be at least 1ms");
+        if self.no_hello {
+            ensure!(
+                self.interval.is_some(),
+                "--no-hello needs -i: without WELCOME the server cannot tell an interval"
+            );
+            ensure!(
+                self.silent == 0.0 || self.idle_timeout.is_some(),
+                "--no-hello with --silent needs --idle-timeout: without WELCOME the server cannot \
+                 tell when it expires clients"
+            );
+        }
+        if let (Some(interval), Some(timeout)) = (self.interval, self.idle_timeout) {
+            ensure!(
+                interval.mul_f64(1.0 + self.jitter) < timeout,
+                "-i with its jitter must stay below --idle-timeout, or healthy clients are expired"
+            );
+        }
+        for slo in &self.slo {
+            slo.check()?;
+        }
+        self.source_addresses().map(drop)
+    }
+
+    /// The addresses of `--source-ips`; empty if there are none.
+    ///
+    /// # Errors
+    /// If one is no address, or of another family than the target.
+    pub fn source_addresses(&self) -> Result<Vec<IpAddr>> {
+        let Some(text) = &self.source_ips else { return Ok(Vec::new()) };
+        let addresses = addresses::parse_list(text).context("--source-ips")?;
+        let v4 = self.target.is_none_or(|target| target.is_ipv4());
+        ensure!(
+            addresses.iter().all(|address| address.is_ipv4() == v4),
+            "--source-ips must be of the same family (IPv4 or IPv6) as the target"
+        );
+        Ok(addresses)
+    }
+
+    /// How many clients fall silent.
+    pub fn silent_count(&self) -> u32 {
+        (f64::from(self.connections) * self.silent).round() as u32
+    }
+
+    /// How many workers there are: one per core, but never more than clients.
+    pub fn workers(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or(cores, usize::from).min(self.connections as usize)
+    }
+}
+
+fn parse_target(text: &str) -> Result<SocketAddr> {
+    let address = text.strip_prefix("tcp://").context("a target begins with tcp://")?;
+    let mut found = address.to_socket_addrs().with_context(|| format!("looking up `{address}`"))?;
+    found.next().with_context(|| format!("`{address}` has no address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(flags: &str) -> Result<()> {
+        let words = std::iter::once("loadgen").chain(flags.split_whitespace());
+        Cli::try_parse_from(words)?.check()
+    }
+
+    #[test]
+    fn good_and_bad_command_lines() {
+        for good in [
+            "",
+            "-c 200k --connect-rate 40k -i 10s --idle-timeout 15s --silent 1%",
+            "--target tcp://127.0.0.1:7 --no-hello -i 1s --slo rtt.p99<5ms --server-pid 1",
+            "--server-args --tick=1s",
+            "--source-ips 127.0.0.2-127.0.0.9 -o - --no-live --threads 1",
+        ] {
+            assert!(check(good).is_ok(), "{good}: {:?}", check(good));
+        }
+        for bad in [
+            "-c 0",
+            "--target 127.0.0.1:7",
+            "--target tcp://127.0.0.1:7 --server-args x",
+            "--no-hello",
+            "--no-hello -i 1s --silent 1% --target tcp://127.0.0.1:7",
+            "-i 10s --idle-timeout 10s",
+            "--silent 200%",
+            "--source-ips ::1 --target tcp://127.0.0.1:7",
+            "--slo rtt.p99",
+            "--slo nonsense.p99<5ms",
+            "--jitter 100%",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

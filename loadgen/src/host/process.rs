@@ -1,0 +1,65 @@
+//! CPU time and memory of a process, out of `/proc`.
+
+use std::fs;
+use std::time::Duration;
+
+/// A moment in the life of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessSample {
+    /// User and system time of all its threads.
+    pub cpu: Duration,
+    /// Resident memory, rings and shared pages included.
+    pub rss_bytes: u64,
+}
+
+/// Samples a process; `None` once it is gone.
+pub fn sample(pid: u32) -> Option<ProcessSample> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let ticks = cpu_ticks(&stat)?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let cpu = Duration::from_secs_f64(ticks as f64 / per_second as f64);
+    Some(ProcessSample { cpu, rss_bytes: rss_bytes(pid)? })
+}
+
+/// `smaps_rollup` counts pages; the counter in `status` may be off by a megabyte.
+fn rss_bytes(pid: u32) -> Option<u64> {
+    let exact = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
+    if let Some(bytes) = exact.and_then(|text| kib_field(&text, "Rss:")) {
+        return Some(bytes);
+    }
+    kib_field(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
+}
+
+/// The value in bytes of a line like `Rss:   120 kB`.
+pub fn kib_field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1_024)
+}
+
+/// User and system time in clock ticks: fields 14 and 15, counted behind the name, which may hold
+/// anything.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_look_like_fields() {
+        let stat = "7 (a) 1 2 (b) S 1 7 7 0 -1 4194304 90 0 0 0 120 30 0 0 20 0 3 0 55 1 2";
+        assert_eq!(cpu_ticks(stat), Some(150));
+        assert_eq!(kib_field("Name: x\nRss:     12 kB\n", "Rss:"), Some(12_288));
+    }
+
+    #[test]
+    fn this_process_has_memory_and_the_gone_have_no_sample() {
+        assert!(sample(std::process::id()).unwrap().rss_bytes > 4_096);
+        assert!(sample(u32::MAX).is_none());
+    }
+}

@@ -1,0 +1,133 @@
+//! The plan: when each client acts, and which clients fall silent.
+//!
+//! Invariant: every answer is a pure function of the seed and the question, so the plan takes no
+//! memory, two runs with one seed plan alike, and several processes can share one plan.
+//! It is an open loop: nothing that the server does makes a client act later than planned, except
+//! the heartbeat rule itself (a heartbeat only after an interval without traffic).
+
+use std::time::Duration;
+
+/// What the plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// How many clients there are.
+    pub clients: u32,
+    /// How many of them start to connect in a second.
+    pub connect_rate_per_s: u32,
+    /// The share by which an interval may be shorter or longer.
+    pub jitter: f64,
+    /// How many clients fall silent.
+    pub silent: u32,
+}
+
+/// Keeps the random numbers of different questions apart.
+#[derive(Clone, Copy)]
+enum Question {
+    Phase = 1,
+    Gap = 2,
+    Silent = 3,
+}
+
+impl Plan {
+    /// When `client` starts to connect, counted from the beginning.
+    pub fn connect_after(&self, client: u32) -> Duration {
+        let nanos = u64::from(client) * 1_000_000_000 / u64::from(self.connect_rate_per_s.max(1));
+        Duration::from_nanos(nanos)
+    }
+
+    /// How long after its opening `client` beats for the first time: a random phase, so that
+    /// those who connected at once do not beat at once.
+    pub fn first_beat_after(&self, client: u32, interval: Duration) -> Duration {
+        interval.mul_f64(self.uniform(Question::Phase, client, 0))
+    }
+
+    /// How long after its last activity `client`, which has beaten `beats` times, beats again.
+    pub fn gap(&self, client: u32, beats: u32, interval: Duration) -> Duration {
+        let deviation = self.jitter * (2.0 * self.uniform(Question::Gap, client, beats) - 1.0);
+        interval.mul_f64(1.0 + deviation)
+    }
+
+    /// Whether `client` is one of those who fall silent: exactly `silent` of all are, one at a
+    /// random place in each of `silent` equal stretches.
+    pub fn falls_silent(&self, client: u32) -> bool {
+        let (clients, silent) = (u64::from(self.clients), u64::from(self.silent));
+        if silent == 0 || client >= self.clients {
+            return false;
+        }
+        let stretch = u64::from(client) * silent / clients;
+        let start = (stretch * clients).div_ceil(silent);
+        let end = ((stretch + 1) * clients).div_ceil(silent);
+        let chosen = start + self.random(Question::Silent, stretch as u32, 0) % (end - start);
+        chosen == u64::from(client)
+    }
+
+    fn uniform(&self, question: Question, client: u32, round: u32) -> f64 {
+        (self.random(question, client, round) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn random(&self, question: Question, client: u32, round: u32) -> u64 {
+        let question = (question as u64) << 56;
+        mix(mix(self.seed ^ question) ^ u64::from(client) << 32 ^ u64::from(round))
+    }
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit depends on every bit.
+fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    fn plan(clients: u32, silent: u32) -> Plan {
+        Plan { seed: 7, clients, connect_rate_per_s: 1_000, jitter: 0.1, silent }
+    }
+
+    #[test]
+    fn exactly_the_wanted_number_falls_silent() {
+        for (clients, silent) in [(10, 0), (10, 3), (1_000, 10), (1_001, 13), (77, 77), (5, 1)] {
+            let plan = plan(clients, silent);
+            let found = (0..clients + 5).filter(|&client| plan.falls_silent(client)).count();
+            assert_eq!(found, silent as usize, "{silent} of {clients}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_a_function_of_its_seed() {
+        let one = plan(1_000, 100);
+        let other = Plan { seed: 8, ..one };
+        let chosen = |plan: Plan| (0..1_000).filter(|&i| plan.falls_silent(i)).collect::<Vec<_>>();
+        assert_eq!(chosen(one), chosen(one));
+        assert_ne!(chosen(one), chosen(other));
+        assert_eq!(one.gap(3, 1, INTERVAL), one.gap(3, 1, INTERVAL));
+        assert_ne!(one.gap(3, 1, INTERVAL), one.gap(3, 2, INTERVAL));
+    }
+
+    #[test]
+    fn phases_are_uniform_and_gaps_stay_within_the_jitter() {
+        let plan = plan(10_000, 0);
+        let mut tenths = [0u32; 10];
+        for client in 0..10_000 {
+            let phase = plan.first_beat_after(client, INTERVAL);
+            tenths[(phase.as_millis() / 1_000) as usize] += 1;
+            let gap = plan.gap(client, client % 5, INTERVAL).as_secs_f64();
+            assert!((9.0..=11.0).contains(&gap), "{gap}");
+        }
+        assert!(tenths.iter().all(|&count| (850..1_150).contains(&count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn clients_connect_at_the_planned_rate() {
+        let plan = plan(10_000, 0);
+        assert_eq!(plan.connect_after(0), Duration::ZERO);
+        assert_eq!(plan.connect_after(2_500), Duration::from_millis(2_500));
+    }
+}

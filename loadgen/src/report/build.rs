@@ -1,0 +1,283 @@
+//! From what was counted and measured to the report.
+
+use std::fs;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{
+    Connect, Connections, Environment, Expiry, GeneratorSection, Heartbeats, Lateness, Push,
+    Report, Requested, ServerSection, laws, verdict,
+};
+use crate::cli::Cli;
+use crate::host::kernel::{self, KernelSample};
+use crate::latency::Latency;
+use crate::limits;
+use crate::run::{Baseline, Steady};
+use crate::server::{Final, Ready};
+use crate::stats::Stats;
+use crate::worker::Task;
+
+/// All that a run leaves behind.
+pub struct Evidence<'a> {
+    pub cli: &'a Cli,
+    pub task: &'a Task,
+    pub warnings: Vec<String>,
+    pub baseline: Baseline,
+    /// `None` if it was never reached.
+    pub steady: Option<Steady>,
+    pub stats: Stats,
+    pub kernel_end: KernelSample,
+    pub rings: usize,
+    pub ready: Option<Ready>,
+    /// `None` if the server is not ours.
+    pub last_words: Option<Result<Final>>,
+    pub server_died: Option<ExitStatus>,
+    pub notes: Vec<String>,
+    pub interrupted: bool,
+    pub server_pid: Option<u32>,
+    /// Interval and idle timeout as the clients kept them, in milliseconds; 0 if not known.
+    pub terms_ms: (u64, u64),
+}
+
+const ORACLE_METHOD: &str = "early: only if the end was seen before (last bytes sent + idle \
+                             timeout), so an expiry that is early by less than the network's \
+                             delay passes; lateness: an upper bound that contains both network \
+                             delays and the time until this loop looked, about a millisecond or \
+                             two on one host";
+
+/// Puts the report together.
+pub fn build(evidence: &Evidence<'_>) -> Report {
+    let Evidence { cli, task, stats, ready, .. } = evidence;
+    let mut broken = Vec::new();
+    let last_words = match &evidence.last_words {
+        Some(Ok(last_words)) => Some(last_words),
+        Some(Err(error)) => {
+            broken.push(format!("{error:#}"));
+            None
+        }
+        None => None,
+    };
+    if let Some(status) = last_words.and_then(|words| words.failure) {
+        broken.push(format!("the server ended with {status}"));
+    }
+    if let Some(status) = evidence.server_died {
+        broken.push(format!("the server ended during the run ({status})"));
+    }
+    let mut laws = laws::own(u64::from(cli.connections), stats);
+    laws.extend(last_words.map(|words| laws::shared(stats, words)).unwrap_or_default());
+    let mut notes = evidence.warnings.clone();
+    notes.extend(evidence.notes.iter().cloned());
+
+    let mut report = Report {
+        version: 1,
+        notes,
+        target: format!("{}://{}", task.wire.name(), task.target),
+        protocol: task.wire.name(),
+        engine: ready.as_ref().map(|ready| ready.engine.clone()),
+        sweep: ready.as_ref().map(|ready| ready.sweep.clone()),
+        seed: cli.seed,
+        environment: environment(task),
+        requested: requested(cli),
+        connections: connections(cli, stats),
+        connect: connect(evidence),
+        heartbeats: heartbeats(evidence),
+        rtt_us: stats.rtt.summary(),
+        expiry: expiry(evidence),
+        push: Push { received: stats.pushes },
+        server: server(evidence, last_words),
+        generator: generator(evidence),
+        kernel: kernel(evidence),
+        laws,
+        ..Report::default()
+    };
+    // A report always serializes: it has neither maps with odd keys nor failing serializers.
+    let numbers = serde_json::to_value(&report).unwrap_or(Value::Null);
+    report.slo = cli.slo.iter().map(|slo| slo.judge(&numbers)).collect();
+    verdict::pass(&mut report, evidence.interrupted, broken);
+    report
+}
+
+fn environment(task: &Task) -> Environment {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let sysctl = |name: &str| {
+        let value = read(&format!("/proc/sys/{name}"));
+        value.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
+    Environment {
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        loadgen: env!("CARGO_PKG_VERSION"),
+        kernel: sysctl("kernel/osrelease"),
+        cpu: model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned(),
+        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        memory_bytes: crate::host::process::kib_field(&read("/proc/meminfo"), "MemTotal:")
+            .unwrap_or(0),
+        descriptors_max: u64::from(task.slots_per_ring),
+        tcp_mem_pages: sysctl("net/ipv4/tcp_mem"),
+        netdev_max_backlog: sysctl("net/core/netdev_max_backlog"),
+        somaxconn: sysctl("net/core/somaxconn"),
+    }
+}
+
+fn requested(cli: &Cli) -> Requested {
+    let millis = |duration: Duration| duration.as_millis() as u64;
+    Requested {
+        connections: u64::from(cli.connections),
+        connect_rate_per_s: u64::from(cli.connect_rate),
+        interval_ms: cli.interval.map(millis),
+        jitter: cli.jitter,
+        duration_s: cli.duration.as_secs_f64(),
+        warmup_s: cli.warmup.as_secs_f64(),
+        silent: cli.silent,
+        idle_timeout_ms: cli.idle_timeout.map(millis),
+        tick_ms: millis(cli.tick),
+    }
+}
+
+fn connections(cli: &Cli, stats: &Stats) -> Connections {
+    Connections {
+        requested: u64::from(cli.connections),
+        opened: stats.opened,
+        failed: stats.failed.clone(),
+        open_at_end: stats.open_at_end,
+        closed_by_server: stats.closed_by_server.clone(),
+        closed_by_us: stats.closed_by_us,
+        sources_skipped: stats.sources_skipped,
+    }
+}
+
+fn connect(evidence: &Evidence<'_>) -> Connect {
+    let Evidence { cli, task, stats, .. } = evidence;
+    let took = stats.last_opened.since(task.start);
+    let planned = task.plan.connect_after(cli.connections);
+    let seconds = took.as_secs_f64();
+    Connect {
+        seconds,
+        rate_per_s: if seconds > 0.0 { stats.opened as f64 / seconds } else { 0.0 },
+        planned_rate_per_s: u64::from(cli.connect_rate),
+        behind_plan_s: took.saturating_sub(planned).as_secs_f64(),
+        latency_us: stats.connect.summary(),
+    }
+}
+
+fn heartbeats(evidence: &Evidence<'_>) -> Heartbeats {
+    let Evidence { stats, steady, terms_ms, .. } = evidence;
+    Heartbeats {
+        due: stats.due,
+        sent: stats.sent,
+        acked: stats.acked,
+        missing: stats.sent.saturating_sub(stats.acked),
+        sent_late: stats.sent_late,
+        stray: stats.stray_pongs,
+        rate_per_s: steady.map_or(0.0, |steady| per(steady.acked as f64, steady.length)),
+        interval_ms: (terms_ms.0 > 0).then_some(terms_ms.0),
+    }
+}
+
+fn expiry(evidence: &Evidence<'_>) -> Expiry {
+    let Evidence { stats, terms_ms, .. } = evidence;
+    let millis = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
+    let late = &stats.expiry_lateness;
+    Expiry {
+        silenced: stats.silenced,
+        expired: stats.expired,
+        missed: stats.missed,
+        falsely: stats.early + stats.healthy_closed,
+        false_early: stats.early,
+        false_healthy: stats.healthy_closed,
+        our_delay: stats.our_delay,
+        undecided: stats.undecided,
+        idle_timeout_ms: (terms_ms.1 > 0).then_some(terms_ms.1),
+        lateness_ms: Lateness {
+            min: millis(late.min_us()),
+            p50: millis(late.percentile_us(50.0)),
+            p99: millis(late.percentile_us(99.0)),
+            max: millis(late.max_us()),
+        },
+        method: ORACLE_METHOD,
+    }
+}
+
+fn server(evidence: &Evidence<'_>, last_words: Option<&Final>) -> ServerSection {
+    let Evidence { baseline, steady, .. } = evidence;
+    let counters = last_words.map_or(Value::Null, |words| words.counters.clone());
+    let idle = baseline.server.map(|sample| sample.rss_bytes);
+    let mut section = ServerSection {
+        pid: evidence.server_pid,
+        rss_idle_bytes: idle,
+        sweep: counters.get("sweep").cloned().unwrap_or(Value::Null),
+        counters,
+        ..ServerSection::default()
+    };
+    let Some(steady) = steady else { return section };
+    section.rss_bytes = steady.server.map(|sample| sample.rss_bytes);
+    section.rss_bytes_per_connection = idle
+        .zip(section.rss_bytes)
+        .filter(|_| steady.open > 0)
+        .map(|(idle, rss)| (rss as f64 - idle as f64) / steady.open as f64);
+    if let Some(cpu) = steady.server_cpu {
+        section.cpu_s = Some(cpu.as_secs_f64());
+        section.cpu_cores = Some(per(cpu.as_secs_f64(), steady.length));
+        section.cpu_us_per_heartbeat = cpu_us_per_heartbeat(cpu, steady);
+    }
+    section
+}
+
+fn generator(evidence: &Evidence<'_>) -> GeneratorSection {
+    let Evidence { stats, task, baseline, steady, .. } = evidence;
+    let saturated_by = saturated_by(&stats.send_lateness);
+    let mut section = GeneratorSection {
+        threads: task.workers,
+        rings: evidence.rings,
+        saturated: saturated_by.is_some(),
+        saturated_by,
+        send_lateness_us: stats.send_lateness.summary(),
+        turn_us: stats.turn.summary(),
+        send_errors: stats.send_errors,
+        bytes_sent: stats.bytes_sent,
+        bytes_received: stats.bytes_received,
+        rearmed: stats.rearmed.clone(),
+        stale_completions: stats.stale,
+        ..GeneratorSection::default()
+    };
+    let Some(steady) = steady else { return section };
+    let grown = steady.generator.rss_bytes.saturating_sub(baseline.generator.rss_bytes);
+    section.cpu_s = steady.generator_cpu.as_secs_f64();
+    section.cpu_cores = per(section.cpu_s, steady.length);
+    section.cpu_us_per_heartbeat = cpu_us_per_heartbeat(steady.generator_cpu, steady);
+    section.rss_bytes = steady.generator.rss_bytes;
+    section.rss_bytes_per_connection = (steady.open > 0).then(|| grown as f64 / steady.open as f64);
+    section
+}
+
+fn kernel(evidence: &Evidence<'_>) -> kernel::KernelSection {
+    let Evidence { baseline, steady, stats, kernel_end, .. } = evidence;
+    let steady = steady.unwrap_or_default();
+    let server = steady.server.zip(baseline.server);
+    let server = server.map_or(0, |(now, then)| now.rss_bytes.saturating_sub(then.rss_bytes));
+    let own = steady.generator.rss_bytes.saturating_sub(baseline.generator.rss_bytes);
+    kernel::section(&baseline.kernel, &steady.kernel, kernel_end, stats.opened, server + own)
+}
+
+/// Late sends, whoever kept us from sending: the server's figures would be wrong by as much.
+fn saturated_by(lateness: &Latency) -> Option<String> {
+    let p99 = Duration::from_micros(lateness.percentile_us(99.0)?);
+    (p99 > limits::SEND_LATENESS_P99_MAX).then(|| {
+        format!(
+            "1 % of the heartbeats were sent {p99:?} or more after they were due (limit {:?})",
+            limits::SEND_LATENESS_P99_MAX
+        )
+    })
+}
+
+fn cpu_us_per_heartbeat(cpu: Duration, steady: &Steady) -> Option<f64> {
+    (steady.acked > 0).then(|| cpu.as_secs_f64() * 1e6 / steady.acked as f64)
+}
+
+fn per(amount: f64, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { amount / time.as_secs_f64() }
+}

@@ -1,0 +1,282 @@
+//! What a worker counts, and the few numbers of it that others may see while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use heartwheel::time::Timestamp;
+
+use crate::latency::Latency;
+
+/// Counts by reason; reasons are few.
+pub type Reasons = BTreeMap<&'static str, u64>;
+
+/// Everything that one worker, or all together, have counted.
+#[derive(Clone)]
+pub struct Stats {
+    /// Connections that were opened: the WELCOME came, or without HELLO the TCP connection stood.
+    pub opened: u64,
+    /// Clients that never got that far, by reason.
+    pub failed: Reasons,
+    /// Source addresses that turned out to be taken; the next one was tried.
+    pub sources_skipped: u64,
+    /// Opened connections that the server closed, by how.
+    pub closed_by_server: Reasons,
+    /// Opened connections that were closed here.
+    pub closed_by_us: u64,
+    /// Opened connections that were there when sending stopped.
+    pub open_at_end: u64,
+    /// Clients that were open when they fell silent.
+    pub silenced: u64,
+    /// Silent clients that the server closed, not provably early.
+    pub expired: u64,
+    /// Silent clients that it closed before their time.
+    pub early: u64,
+    /// Clients that kept their heartbeats, and were closed.
+    pub healthy_closed: u64,
+    /// Clients whose heartbeats this generator delayed beyond the timeout, and that were closed.
+    pub our_delay: u64,
+    /// Clients that were told GOAWAY, and then closed.
+    pub dismissed: u64,
+    /// Silent clients that were still open although their time was up.
+    pub missed: u64,
+    /// Silent clients whose time was not up when the run ended.
+    pub undecided: u64,
+    /// Clients that the server expired, rightly, after the last heartbeats had been sent, and
+    /// before those open at the end were counted.
+    pub expired_after_end: u64,
+    /// Heartbeats whose time came.
+    pub due: u64,
+    /// Heartbeats that were sent.
+    pub sent: u64,
+    /// Heartbeats that were sent later than `limits::SENT_LATE` after their time.
+    pub sent_late: u64,
+    /// Heartbeats that were answered.
+    pub acked: u64,
+    /// Answers to nothing.
+    pub stray_pongs: u64,
+    /// Messages that were pushed.
+    pub pushes: u64,
+    /// Messages that break the protocol.
+    pub illegal: u64,
+    /// Bytes that the kernel took.
+    pub bytes_sent: u64,
+    /// Bytes that arrived.
+    pub bytes_received: u64,
+    /// Sends that failed; the connection's end is seen by its receive.
+    pub send_errors: u64,
+    /// Receives that had to be armed again, by reason.
+    pub rearmed: Reasons,
+    /// Completions of a former life of a slot.
+    pub stale: u64,
+    /// Connections that were still not closed when the worker gave up waiting.
+    pub left_open: u64,
+    /// When the last connection was opened.
+    pub last_opened: Timestamp,
+    /// From due to answered, in the steady state.
+    pub rtt: Latency,
+    /// From connecting to opened.
+    pub connect: Latency,
+    /// From due to sent, in the steady state.
+    pub send_lateness: Latency,
+    /// From one turn of the loop to the next, in the steady state.
+    pub turn: Latency,
+    /// Upper bounds of how late expiries were.
+    pub expiry_lateness: Latency,
+}
+
+impl Stats {
+    /// Nothing counted.
+    pub fn new() -> Stats {
+        Stats {
+            opened: 0,
+            failed: Reasons::new(),
+            sources_skipped: 0,
+            closed_by_server: Reasons::new(),
+            closed_by_us: 0,
+            open_at_end: 0,
+            silenced: 0,
+            expired: 0,
+            early: 0,
+            healthy_closed: 0,
+            our_delay: 0,
+            dismissed: 0,
+            missed: 0,
+            undecided: 0,
+            expired_after_end: 0,
+            due: 0,
+            sent: 0,
+            sent_late: 0,
+            acked: 0,
+            stray_pongs: 0,
+            pushes: 0,
+            illegal: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            send_errors: 0,
+            rearmed: Reasons::new(),
+            stale: 0,
+            left_open: 0,
+            last_opened: Timestamp::ZERO,
+            rtt: Latency::new(3),
+            connect: Latency::new(2),
+            send_lateness: Latency::new(2),
+            turn: Latency::new(2),
+            expiry_lateness: Latency::new(3),
+        }
+    }
+
+    /// Adds what another worker has counted.
+    pub fn add(&mut self, other: &Stats) {
+        for (total, part) in self.counters_mut().into_iter().zip(other.clone().counters_mut()) {
+            *total += *part;
+        }
+        for (total, part) in [
+            (&mut self.failed, &other.failed),
+            (&mut self.closed_by_server, &other.closed_by_server),
+            (&mut self.rearmed, &other.rearmed),
+        ] {
+            part.iter().for_each(|(reason, count)| *total.entry(reason).or_default() += count);
+        }
+        self.last_opened = self.last_opened.max(other.last_opened);
+        self.rtt.add(&other.rtt);
+        self.connect.add(&other.connect);
+        self.send_lateness.add(&other.send_lateness);
+        self.turn.add(&other.turn);
+        self.expiry_lateness.add(&other.expiry_lateness);
+    }
+
+    fn counters_mut(&mut self) -> [&mut u64; 25] {
+        [
+            &mut self.opened,
+            &mut self.sources_skipped,
+            &mut self.closed_by_us,
+            &mut self.open_at_end,
+            &mut self.silenced,
+            &mut self.expired,
+            &mut self.early,
+            &mut self.healthy_closed,
+            &mut self.our_delay,
+            &mut self.dismissed,
+            &mut self.missed,
+            &mut self.undecided,
+            &mut self.expired_after_end,
+            &mut self.due,
+            &mut self.sent,
+            &mut self.sent_late,
+            &mut self.acked,
+            &mut self.stray_pongs,
+            &mut self.pushes,
+            &mut self.illegal,
+            &mut self.bytes_sent,
+            &mut self.bytes_received,
+            &mut self.send_errors,
+            &mut self.stale,
+            &mut self.left_open,
+        ]
+    }
+
+    /// How many never opened.
+    pub fn failed_total(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// How many the server closed.
+    pub fn closed_by_server_total(&self) -> u64 {
+        self.closed_by_server.values().sum()
+    }
+}
+
+/// What a worker shows of itself while it runs, a few hundred milliseconds old at most.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// As in [`Stats`].
+    pub opened: AtomicU64,
+    /// As in [`Stats`], summed.
+    pub failed: AtomicU64,
+    /// As in [`Stats`], summed.
+    pub closed_by_server: AtomicU64,
+    /// As in [`Stats`].
+    pub expired: AtomicU64,
+    /// Provably early, and healthy ones that were closed.
+    pub false_expiries: AtomicU64,
+    /// As in [`Stats`].
+    pub sent: AtomicU64,
+    /// As in [`Stats`].
+    pub acked: AtomicU64,
+    /// The longest idle timeout that a server has told, in milliseconds.
+    pub idle_timeout_ms: AtomicU64,
+    /// The shortest interval in use, in milliseconds; 0 while there is none.
+    pub interval_ms: AtomicU64,
+    /// Connections that have to be closed yet.
+    pub alive: AtomicU64,
+}
+
+/// A sum over all workers' [`Published`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Snapshot {
+    /// See [`Published`].
+    pub opened: u64,
+    /// See [`Published`].
+    pub failed: u64,
+    /// See [`Published`].
+    pub closed_by_server: u64,
+    /// See [`Published`].
+    pub expired: u64,
+    /// See [`Published`].
+    pub false_expiries: u64,
+    /// See [`Published`].
+    pub sent: u64,
+    /// See [`Published`].
+    pub acked: u64,
+    /// The maximum of all.
+    pub idle_timeout_ms: u64,
+    /// The minimum of all that have one.
+    pub interval_ms: u64,
+    /// See [`Published`].
+    pub alive: u64,
+}
+
+impl Snapshot {
+    /// Adds one worker.
+    pub fn add(&mut self, worker: &Published) {
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        self.opened += read(&worker.opened);
+        self.failed += read(&worker.failed);
+        self.closed_by_server += read(&worker.closed_by_server);
+        self.expired += read(&worker.expired);
+        self.false_expiries += read(&worker.false_expiries);
+        self.sent += read(&worker.sent);
+        self.acked += read(&worker.acked);
+        self.alive += read(&worker.alive);
+        self.idle_timeout_ms = self.idle_timeout_ms.max(read(&worker.idle_timeout_ms));
+        let interval_ms = read(&worker.interval_ms);
+        if interval_ms > 0 && (self.interval_ms == 0 || interval_ms < self.interval_ms) {
+            self.interval_ms = interval_ms;
+        }
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.closed_by_server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_sums() {
+        let (mut one, mut other) = (Stats::new(), Stats::new());
+        for (value, counter) in other.counters_mut().into_iter().enumerate() {
+            *counter = value as u64 + 1;
+        }
+        other.failed.insert("refused", 3);
+        other.rtt.record(std::time::Duration::from_micros(5));
+        one.add(&other);
+        one.add(&other);
+        let doubled: Vec<u64> = one.counters_mut().into_iter().map(|counter| *counter).collect();
+        assert_eq!(doubled, (1..=25).map(|value| value * 2).collect::<Vec<_>>());
+        assert_eq!((one.failed["refused"], one.rtt.count()), (6, 2));
+    }
+}

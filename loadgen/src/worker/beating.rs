@@ -1,0 +1,122 @@
+//! Heartbeats, and everything else that is sent.
+
+use heartwheel::outgoing::Outgoing;
+use heartwheel::time::Timestamp;
+
+use super::{State, Worker};
+use crate::limits;
+
+impl Worker {
+    /// Sends the heartbeats whose time has come.
+    pub(super) fn beat_for_whom_it_is_time(&mut self, now: Timestamp) {
+        let mut due = std::mem::take(&mut self.due);
+        self.schedule.advance(now, &mut due);
+        for index in due.drain(..) {
+            self.beat(index, now);
+        }
+        self.due = due;
+    }
+
+    fn beat(&mut self, index: u32, now: Timestamp) {
+        let open = self.clients[index as usize].state == State::Open;
+        if !open || now >= self.phases.quiet_at || self.is_silent(index, now) {
+            return;
+        }
+        let due = self.schedule.due(index);
+        self.stats.due += 1;
+        self.stats.sent += 1;
+        let late = now.since(due);
+        self.stats.sent_late += u64::from(late > limits::SENT_LATE);
+        if due >= self.phases.steady_at {
+            self.stats.send_lateness.record(late);
+        }
+
+        let client = &mut self.clients[index as usize];
+        if client.unanswered == 0 {
+            client.ping_due = due;
+        }
+        client.unanswered = client.unanswered.saturating_add(1);
+        client.beats += 1;
+        let (beats, interval) = (client.beats, client.interval());
+        self.send(index, self.task.wire.heartbeat(), now);
+        let gap = self.task.plan.gap(self.planned(index), beats, interval);
+        self.schedule.file(index, now + gap);
+    }
+
+    /// Whether a client is silent by plan.
+    pub(super) fn is_silent(&self, index: u32, now: Timestamp) -> bool {
+        now >= self.phases.steady_at && self.task.plan.falls_silent(self.planned(index))
+    }
+
+    /// The answer to the oldest heartbeat that had none.
+    pub(super) fn ponged(&mut self, index: u32, now: Timestamp) {
+        let planned = self.planned(index);
+        let client = &mut self.clients[index as usize];
+        if client.unanswered == 0 {
+            self.stats.stray_pongs += 1;
+            return;
+        }
+        self.stats.acked += 1;
+        client.unanswered -= 1;
+        if client.ping_due >= self.phases.steady_at {
+            self.stats.rtt.record(now.since(client.ping_due));
+        }
+        if client.unanswered > 0 {
+            // The next one was due a gap after this one, as nothing was received in between.
+            let beaten = client.beats - u32::from(client.unanswered);
+            client.ping_due =
+                client.ping_due + self.task.plan.gap(planned, beaten, client.interval());
+        }
+    }
+
+    /// Something was received: the next heartbeat is due an interval later.
+    pub(super) fn postpone_beat(&mut self, index: u32, now: Timestamp) {
+        let client = &self.clients[index as usize];
+        let gap = self.task.plan.gap(self.planned(index), client.beats, client.interval());
+        self.schedule.postpone(index, now + gap);
+    }
+
+    /// Sends, or queues behind the send in flight.
+    pub(super) fn send(&mut self, index: u32, outgoing: Outgoing, now: Timestamp) {
+        let client = &mut self.clients[index as usize];
+        client.last_sent = now;
+        if client.sending {
+            let outbox = self.outboxes.entry(index).or_default();
+            if outbox.len() < limits::OUTBOX_MESSAGES_MAX {
+                outbox.push_back(outgoing);
+            } else {
+                self.stats.send_errors += 1;
+            }
+            return;
+        }
+        client.sending = true;
+        self.group.send(index, client.generation, outgoing);
+    }
+
+    /// A send has completed. What came back is not static, and was perhaps not sent to its end.
+    pub(super) fn sent(&mut self, index: u32, result: i32, outgoing: Option<Outgoing>) {
+        let client = &mut self.clients[index as usize];
+        client.sending = false;
+        if result < 0 {
+            // Whatever the matter is: the receive on this connection will tell.
+            self.stats.send_errors += 1;
+        } else {
+            self.stats.bytes_sent += result as u64;
+        }
+        if client.state == State::Closing {
+            return self.close_when_idle(index);
+        }
+        let rest = outgoing.and_then(|mut outgoing| {
+            outgoing.advance(usize::try_from(result).ok()?);
+            (!outgoing.is_empty()).then_some(outgoing)
+        });
+        let next = rest.or_else(|| match self.outboxes.is_empty() {
+            true => None,
+            false => self.outboxes.get_mut(&index)?.pop_front(),
+        });
+        if let Some(next) = next {
+            client.sending = true;
+            self.group.send(index, client.generation, next);
+        }
+    }
+}

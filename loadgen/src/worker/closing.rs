@@ -1,0 +1,108 @@
+//! Closing: cancel what is armed, wait for the last completion, close the slot, count a new life.
+//!
+//! A slot that is closed while something is armed on it sends no FIN, and hands the old
+//! connection's bytes to the next one.
+
+use std::time::Duration;
+
+use heartwheel::limits::GENERATIONS;
+use heartwheel::ring::Op;
+use heartwheel::time::Timestamp;
+
+use super::{State, Worker};
+use crate::limits;
+
+impl Worker {
+    /// Ends whatever is in flight for a client, so that its slot can be closed.
+    pub(super) fn begin_close(&mut self, index: u32) {
+        self.schedule.forget(index);
+        let client = &mut self.clients[index as usize];
+        client.state = State::Closing;
+        let generation = client.generation;
+        if client.receiving && self.group.forget_receive(index) {
+            client.receiving = false;
+        }
+        for (op, in_flight) in [
+            (Op::Receive, client.receiving),
+            (Op::Send, client.sending),
+            (Op::Connect, client.connecting),
+        ] {
+            if in_flight {
+                self.group.cancel(index, generation, op);
+            }
+        }
+        self.closes_in_flight += 1;
+        self.close_when_idle(index);
+    }
+
+    /// Closes the slot of a client that is to be closed, once nothing is in flight on it.
+    pub(super) fn close_when_idle(&mut self, index: u32) {
+        let client = &mut self.clients[index as usize];
+        if client.state == State::Closing && !client.is_busy() {
+            client.closing = true;
+            self.group.close(index, client.generation);
+        }
+    }
+
+    /// A slot is empty. It may not have held a socket (a connect that failed early): so be it.
+    pub(super) fn closed(&mut self, index: u32) {
+        let client = &mut self.clients[index as usize];
+        client.closing = false;
+        client.generation = (client.generation + 1) % GENERATIONS;
+        client.state = State::Gone;
+        if std::mem::take(&mut client.again) {
+            client.state = State::Waiting;
+            self.again.push(index);
+        }
+        self.alive -= 1;
+        self.closes_in_flight -= 1;
+        self.partials.remove(&index);
+        self.outboxes.remove(&index);
+    }
+
+    /// Closes the next few connections at the end of the run; whether all is done.
+    pub(super) fn close_some(&mut self, now: Timestamp) -> bool {
+        if !std::mem::replace(&mut self.stock_taken, true) {
+            self.give_up_opening();
+            self.take_stock(now);
+        }
+        let most = (limits::CLOSES_IN_FLIGHT_MAX / self.task.workers as u32).max(1);
+        while self.close_next < self.clients.len() as u32 && self.closes_in_flight < most {
+            let index = self.close_next;
+            self.close_next += 1;
+            match self.clients[index as usize].state {
+                State::Connecting | State::Greeting => self.fail(index, "the run had ended"),
+                State::Open => {
+                    self.stats.closed_by_us += 1;
+                    self.begin_close(index);
+                }
+                State::Waiting | State::Closing | State::Gone => {}
+            }
+        }
+        let patience =
+            limits::CLOSING_MAX + Duration::from_secs(self.clients.len() as u64 / 20_000);
+        let all = self.close_next as usize == self.clients.len();
+        (all && self.alive == 0) || now > self.phases.close_at + patience
+    }
+
+    /// Counts who is still open, and whom the server forgot to expire.
+    fn take_stock(&mut self, now: Timestamp) {
+        for index in 0..self.clients.len() as u32 {
+            let client = &self.clients[index as usize];
+            if client.state != State::Open {
+                continue;
+            }
+            self.stats.open_at_end += 1;
+            if !self.is_silent(index, now) {
+                continue;
+            }
+            self.stats.silenced += 1;
+            let grace = self.task.tick + limits::EXPIRY_GRACE;
+            let up = client.idle_timeout().map(|timeout| client.last_sent + timeout + grace);
+            match up.is_none_or(|up| now >= up) {
+                true => self.stats.missed += 1,
+                false => self.stats.undecided += 1,
+            }
+        }
+    }
+}

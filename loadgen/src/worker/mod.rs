@@ -1,0 +1,316 @@
+//! A worker: one thread, pinned to a core, that plays its share of the clients.
+//!
+//! The loop is [`Worker::run`]. A turn connects whom the plan wants connected, beats for whom the
+//! schedule says, enters the rings that have work, and sleeps in the main ring until the next
+//! client's turn, letting completions gather for a millisecond.
+//!
+//! Invariants: a slot is closed only when nothing in flight names it (cancel, wait for the last
+//! completion, close), and a completion of a former life of a slot is recognised by its
+//! generation. No allocation per heartbeat; the clock is read once per ring visit.
+
+mod beating;
+mod client;
+mod closing;
+mod group;
+mod opening;
+mod receiving;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use heartwheel::outgoing::Outgoing;
+use heartwheel::ring::{Completion, Op, Wait};
+use heartwheel::time::{Clock, Timestamp};
+
+use self::client::{Client, State};
+use self::group::Group;
+use crate::addresses::{SourceShare, Sources};
+use crate::limits;
+use crate::plan::Plan;
+use crate::schedule::Schedule;
+use crate::stats::{Published, Stats};
+use crate::wire::{Incoming, Wire};
+
+/// When the phases begin, in nanoseconds of the clock; `u64::MAX` while that is not known.
+#[derive(Debug)]
+pub struct Orders {
+    /// The steady state: it is measured, and the silent fall silent.
+    pub steady_at: AtomicU64,
+    /// No more heartbeats.
+    pub quiet_at: AtomicU64,
+    /// Everything is closed.
+    pub close_at: AtomicU64,
+    /// Whoever has not been tried is not tried any more.
+    pub give_up: AtomicBool,
+}
+
+impl Orders {
+    /// Nothing is ordered yet.
+    pub const fn new() -> Orders {
+        Orders {
+            steady_at: AtomicU64::new(u64::MAX),
+            quiet_at: AtomicU64::new(u64::MAX),
+            close_at: AtomicU64::new(u64::MAX),
+            give_up: AtomicBool::new(false),
+        }
+    }
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Task {
+    /// When each client acts.
+    pub plan: Plan,
+    /// Where to.
+    pub target: SocketAddr,
+    /// Where from.
+    pub sources: Sources,
+    /// How the server is spoken to.
+    pub wire: Wire,
+    /// Overrides the interval that the server tells.
+    pub interval: Option<Duration>,
+    /// The server's rule, where it does not tell.
+    pub idle_timeout: Option<Duration>,
+    /// How late after its time the server may expire a client.
+    pub tick: Duration,
+    /// How long opening a connection may take.
+    pub open_timeout: Duration,
+    /// The slots of a ring at most.
+    pub slots_per_ring: u32,
+    /// How many workers there are.
+    pub workers: usize,
+    /// The time that all agree on.
+    pub clock: Clock,
+    /// When the first client connects.
+    pub start: Timestamp,
+    /// What the coordinator wants.
+    pub orders: Orders,
+}
+
+/// An attempt to open a connection that may take too long.
+struct Attempt {
+    client: u32,
+    generation: u32,
+    deadline: Timestamp,
+}
+
+/// The phases as of this turn.
+#[derive(Clone, Copy)]
+struct Phases {
+    steady_at: Timestamp,
+    quiet_at: Timestamp,
+    close_at: Timestamp,
+}
+
+/// One thread's share of the clients.
+pub struct Worker {
+    task: Arc<Task>,
+    number: usize,
+    published: Arc<Published>,
+    clients: Vec<Client>,
+    schedule: Schedule,
+    group: Group,
+    sources: SourceShare,
+    phases: Phases,
+    stats: Stats,
+    /// The next client that has not been tried yet.
+    next: u32,
+    /// Clients to be tried again, from another address.
+    again: Vec<u32>,
+    /// Attempts in the order of their deadlines, the finished ones among them included.
+    attempts: VecDeque<Attempt>,
+    opening: u32,
+    /// Slots that are not empty.
+    alive: u32,
+    closes_in_flight: u32,
+    /// The next client to be closed at the end.
+    close_next: u32,
+    stock_taken: bool,
+    /// Beginnings of messages; hardly ever is there one.
+    partials: HashMap<u32, Vec<u8>>,
+    /// Messages behind a send in flight; hardly ever is there one.
+    outboxes: HashMap<u32, VecDeque<Outgoing>>,
+    woken: Timestamp,
+    publish_at: Timestamp,
+    // Reused by every turn, so that a turn allocates nothing.
+    batch: Vec<Completion>,
+    incoming: Vec<Incoming>,
+    due: Vec<u32>,
+}
+
+impl Worker {
+    /// Worker `number` with its rings; to be called on its own thread.
+    ///
+    /// # Errors
+    /// If the kernel refuses the rings, with the cure.
+    pub fn new(task: Arc<Task>, number: usize, published: Arc<Published>) -> Result<Worker> {
+        let all = task.plan.clients as usize;
+        let mine = (all + task.workers - 1 - number) / task.workers;
+        let now = task.clock.now();
+        let never = Timestamp::from_nanos(u64::MAX);
+        Ok(Worker {
+            number,
+            published,
+            clients: vec![Client::new(); mine],
+            schedule: Schedule::new(mine, now),
+            group: Group::new(mine as u32, task.slots_per_ring)?,
+            sources: task.sources.share(number, task.workers),
+            phases: Phases { steady_at: never, quiet_at: never, close_at: never },
+            stats: Stats::new(),
+            next: 0,
+            again: Vec::new(),
+            attempts: VecDeque::new(),
+            opening: 0,
+            alive: 0,
+            closes_in_flight: 0,
+            close_next: 0,
+            stock_taken: false,
+            partials: HashMap::new(),
+            outboxes: HashMap::new(),
+            woken: now,
+            publish_at: now,
+            batch: Vec::with_capacity(limits::COMPLETIONS_PER_BATCH),
+            incoming: Vec::new(),
+            due: Vec::new(),
+            task,
+        })
+    }
+
+    /// Plays until everything has been closed.
+    ///
+    /// # Errors
+    /// If a ring as a whole fails.
+    pub fn run(mut self) -> Result<Stats> {
+        loop {
+            let now = self.task.clock.now();
+            self.read_orders();
+            self.open_whom_the_plan_wants(now);
+            self.beat_for_whom_it_is_time(now);
+            if now >= self.phases.close_at && self.close_some(now) {
+                break;
+            }
+            self.publish(now);
+            for ring in 1..self.group.len() {
+                if self.group.has_work(ring) {
+                    self.visit(ring, Wait::No)?;
+                }
+            }
+            let wait = self.rest();
+            self.woken = self.visit(0, wait)?;
+        }
+        self.stats.left_open = u64::from(self.alive);
+        Ok(self.stats)
+    }
+
+    /// How many rings this worker has.
+    pub fn rings(&self) -> usize {
+        self.group.len()
+    }
+
+    fn read_orders(&mut self) {
+        let orders = &self.task.orders;
+        let read = |order: &AtomicU64| Timestamp::from_nanos(order.load(Ordering::Relaxed));
+        self.phases = Phases {
+            steady_at: read(&orders.steady_at),
+            quiet_at: read(&orders.quiet_at),
+            close_at: read(&orders.close_at),
+        };
+        if orders.give_up.load(Ordering::Relaxed) {
+            self.give_up_opening();
+        }
+    }
+
+    /// Enters one ring and handles what it brings; returns when that was collected.
+    fn visit(&mut self, ring: usize, wait: Wait) -> Result<Timestamp> {
+        self.group.enter(ring, wait)?;
+        let now = self.task.clock.now();
+        let mut batch = std::mem::take(&mut self.batch);
+        loop {
+            let more = self.group.collect(ring, &mut batch);
+            for completion in batch.drain(..) {
+                self.handle(ring, completion, now);
+            }
+            if !more {
+                break;
+            }
+        }
+        self.batch = batch;
+        Ok(now)
+    }
+
+    fn handle(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+        let tag = completion.tag;
+        if tag.op == Op::Wake {
+            return self.group.arm_wake();
+        }
+        let known = self.clients.get(tag.index as usize);
+        if known.is_none_or(|client| client.generation != tag.generation) {
+            self.stats.stale += 1;
+            if let Some(buffer) = completion.buffer {
+                self.group.release(ring, buffer);
+            }
+            return;
+        }
+        match tag.op {
+            Op::Connect | Op::ConnectSetup => self.connected(tag.index, completion.result, now),
+            Op::Receive => self.received(ring, completion, now),
+            Op::Send => self.sent(tag.index, completion.result, completion.outgoing),
+            Op::Close => self.closed(tag.index),
+            Op::Cancel | Op::Wake | Op::Accept | Op::SendOwned => {}
+        }
+    }
+
+    /// How long to sleep: until the next client's turn, but at least as long as it takes for
+    /// completions to gather, and not at all if there is work.
+    fn rest(&mut self) -> Wait {
+        let now = self.task.clock.now();
+        if now >= self.phases.steady_at && now < self.phases.quiet_at {
+            self.stats.turn.record(now.since(self.woken));
+        }
+        if self.group.others_have_work() {
+            return Wait::No;
+        }
+        let turn = self.schedule.next_turn(now, limits::SLEEP_MAX).min(self.next_opening(now));
+        let gather = self.gather();
+        let max =
+            turn.since(now).max(if gather > limits::GATHER { gather } else { Duration::ZERO });
+        if max.is_zero() {
+            return Wait::No;
+        }
+        // Until the next turn nothing is lost by letting completions gather.
+        let min = gather.min(max.saturating_sub(Duration::from_micros(1)));
+        Wait::For { completions: limits::COMPLETIONS_WORTH_WAKING, min, max }
+    }
+
+    /// Each visit of a ring costs a system call: the more rings, the more should be there for it.
+    fn gather(&self) -> Duration {
+        let eights = self.group.len().div_ceil(8) as u32;
+        (limits::GATHER * eights).min(limits::GATHER_MAX)
+    }
+
+    /// The number in the plan of a client of this worker.
+    fn planned(&self, client: u32) -> u32 {
+        client * self.task.workers as u32 + self.number as u32
+    }
+
+    fn publish(&mut self, now: Timestamp) {
+        if now < self.publish_at {
+            return;
+        }
+        self.publish_at = now + limits::PUBLISH_EVERY;
+        let (stats, published) = (&self.stats, &self.published);
+        let write = |value: &AtomicU64, count: u64| value.store(count, Ordering::Relaxed);
+        write(&published.opened, stats.opened);
+        write(&published.failed, stats.failed_total());
+        write(&published.closed_by_server, stats.closed_by_server_total());
+        write(&published.expired, stats.expired);
+        write(&published.false_expiries, stats.early + stats.healthy_closed);
+        write(&published.sent, stats.sent);
+        write(&published.acked, stats.acked);
+        write(&published.alive, u64::from(self.alive));
+    }
+}

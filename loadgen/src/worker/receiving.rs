@@ -1,0 +1,169 @@
+//! What arrives: bytes, the end of a connection, and receives that have to be armed again.
+
+use heartwheel::ring::{Buffer, Completion};
+use heartwheel::time::Timestamp;
+use rustix::io::Errno;
+
+use super::opening::reason;
+use super::{State, Worker};
+use crate::limits;
+use crate::oracle::{self, Ending, Verdict};
+use crate::wire::{Illegal, Incoming};
+
+impl Worker {
+    /// A receive has completed, for good or with more to come.
+    pub(super) fn received(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+        let index = completion.tag.index;
+        if !completion.more {
+            self.clients[index as usize].receiving = false;
+        }
+        let outcome = match completion.buffer {
+            Some(buffer) => self.read(ring, index, buffer),
+            None => Ok(()),
+        };
+        if self.clients[index as usize].state == State::Closing {
+            self.incoming.clear();
+            return self.close_when_idle(index);
+        }
+        self.act_on_incoming(index, now);
+        if outcome.is_err() {
+            self.break_off(index);
+        }
+        if !completion.more && self.clients[index as usize].state != State::Closing {
+            self.receive_ended(index, completion.result, now);
+        }
+    }
+
+    /// Reads the messages in `buffer` into `incoming`, and gives the buffer back.
+    fn read(&mut self, ring: usize, index: u32, buffer: Buffer) -> Result<(), Illegal> {
+        let bytes = self.group.bytes(index, &buffer);
+        self.stats.bytes_received += bytes.len() as u64;
+        let begun = match self.partials.is_empty() {
+            true => None,
+            false => self.partials.remove(&index),
+        };
+        let outcome = match begun {
+            None => {
+                let taken = self.task.wire.read(bytes, &mut self.incoming);
+                taken.map(|taken| (!bytes[taken..].is_empty()).then(|| bytes[taken..].to_vec()))
+            }
+            Some(mut begun) => {
+                begun.extend_from_slice(bytes);
+                let taken = self.task.wire.read(&begun, &mut self.incoming);
+                taken.map(|taken| (!begun[taken..].is_empty()).then(|| begun.split_off(taken)))
+            }
+        };
+        self.group.release(ring, buffer);
+        match outcome? {
+            Some(rest) if rest.len() > limits::PARTIAL_BYTES_MAX => return Err(Illegal),
+            Some(rest) => drop(self.partials.insert(index, rest)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn act_on_incoming(&mut self, index: u32, now: Timestamp) {
+        let mut incoming = std::mem::take(&mut self.incoming);
+        // WELCOME is no traffic of an open client: its first heartbeat keeps its random phase.
+        let heard = !incoming.is_empty() && self.clients[index as usize].state == State::Open;
+        for message in incoming.drain(..) {
+            match message {
+                Incoming::Pong => self.ponged(index, now),
+                Incoming::Welcome { interval_ms, idle_timeout_ms } => {
+                    if self.clients[index as usize].state == State::Greeting {
+                        self.opened(index, Some((interval_ms, idle_timeout_ms)), now);
+                    }
+                }
+                // The silent are as good as dead: they acknowledge nothing.
+                Incoming::Reply(_) | Incoming::Push(_) if self.is_silent(index, now) => {}
+                Incoming::Reply(outgoing) => self.send(index, outgoing, now),
+                Incoming::Push(receipt) => {
+                    self.stats.pushes += 1;
+                    self.send(index, receipt, now);
+                }
+                Incoming::Data => {}
+                Incoming::GoAway => self.clients[index as usize].dismissed = true,
+            }
+        }
+        self.incoming = incoming;
+        if heard {
+            self.postpone_beat(index, now);
+        }
+    }
+
+    /// The server broke the protocol: we are done with it.
+    fn break_off(&mut self, index: u32) {
+        self.stats.illegal += 1;
+        match self.clients[index as usize].state {
+            State::Open => {
+                self.stats.closed_by_us += 1;
+                self.begin_close(index);
+            }
+            _ => self.fail(index, "the server broke the protocol"),
+        }
+    }
+
+    /// A receive has ended while the client still wants to hear: the kernel was short of
+    /// something, or the connection is at its end.
+    fn receive_ended(&mut self, index: u32, result: i32, now: Timestamp) {
+        match result {
+            1.. => {
+                *self.stats.rearmed.entry("ended with bytes").or_default() += 1;
+                self.receive_again(index, false);
+            }
+            0 => self.closed_by_server(index, "fin", now),
+            _ => match Errno::from_raw_os_error(-result) {
+                Errno::NOBUFS => {
+                    *self.stats.rearmed.entry("no buffers").or_default() += 1;
+                    self.receive_again(index, true);
+                }
+                errno => self.closed_by_server(index, reason(errno), now),
+            },
+        }
+    }
+
+    fn receive_again(&mut self, index: u32, later: bool) {
+        let client = &mut self.clients[index as usize];
+        client.receiving = true;
+        match later {
+            true => self.group.receive_later(index, client.generation),
+            false => self.group.receive(index, client.generation),
+        }
+    }
+
+    /// The server has closed a connection: was it right?
+    fn closed_by_server(&mut self, index: u32, how: &'static str, now: Timestamp) {
+        if self.clients[index as usize].state != State::Open {
+            return self.fail(index, "closed by the server before WELCOME");
+        }
+        let silent = self.is_silent(index, now);
+        let client = &self.clients[index as usize];
+        let verdict = oracle::judge(Ending {
+            silent,
+            dismissed: client.dismissed,
+            last_sent: client.last_sent,
+            seen: now,
+            idle_timeout: client.idle_timeout(),
+        });
+        self.stats.silenced += u64::from(silent);
+        let how = if self.stock_taken { "after the end" } else { how };
+        *self.stats.closed_by_server.entry(how).or_default() += 1;
+        match verdict {
+            Verdict::Expired { late_at_most } => {
+                self.stats.expired += 1;
+                if let Some(late) = late_at_most {
+                    self.stats.expiry_lateness.record(late);
+                }
+            }
+            Verdict::Early => self.stats.early += 1,
+            Verdict::Healthy => self.stats.healthy_closed += 1,
+            // Nobody beats any more: whoever is expired now is expired rightly.
+            Verdict::OurDelay if now >= self.phases.quiet_at => {
+                self.stats.expired_after_end += u64::from(!self.stock_taken);
+            }
+            Verdict::OurDelay => self.stats.our_delay += 1,
+            Verdict::Dismissed => self.stats.dismissed += 1,
+        }
+        self.begin_close(index);
+    }
+}

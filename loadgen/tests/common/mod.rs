@@ -1,0 +1,183 @@
+//! A server that behaves, or misbehaves as it is told: a thread per connection, std only. And the
+//! generator, started as a user would.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// What WELCOME tells.
+pub const INTERVAL_MS: u32 = 300;
+/// What WELCOME tells.
+pub const IDLE_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// How a server treats its clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    /// Whether it answers HELLO.
+    pub welcomes: bool,
+    /// What it answers a PING with; `None`: never.
+    pub pong: Option<&'static [u8]>,
+    /// How late it does so.
+    pub answers_after: Duration,
+    /// Whether it writes its bytes one by one.
+    pub dribbles: bool,
+    /// The silence after which it closes a connection; `None`: never.
+    pub expires_after: Option<Duration>,
+    /// It closes its n-th client, healthy or not, this long after it came.
+    pub closes: Option<(u32, Duration)>,
+}
+
+impl Manners {
+    /// As the protocol demands.
+    pub const GOOD: Manners = Manners {
+        welcomes: true,
+        pong: Some(&[0, 1, 4]),
+        answers_after: Duration::ZERO,
+        dribbles: false,
+        expires_after: Some(IDLE_TIMEOUT),
+        closes: None,
+    };
+}
+
+/// Serves in the background until the test process ends.
+pub fn serve(manners: Manners) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients = Arc::new(AtomicU32::new(0));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let number = clients.fetch_add(1, Ordering::Relaxed);
+            thread::spawn(move || attend(&stream.unwrap(), number, manners));
+        }
+    });
+    address
+}
+
+/// One connection, to its end.
+fn attend(stream: &TcpStream, number: u32, manners: Manners) {
+    stream.set_nodelay(true).unwrap();
+    let began = Instant::now();
+    let mut heard = began;
+    let mut bytes = [0; 64];
+    loop {
+        let expiry = manners.expires_after.map(|silence| heard + silence);
+        let closing =
+            manners.closes.filter(|&(who, _)| who == number).map(|(_, after)| began + after);
+        let end = [expiry, closing].into_iter().flatten().min();
+        let now = Instant::now();
+        if end.is_some_and(|end| now >= end) {
+            // Fails if the client has gone: so much the better.
+            let _ = stream.shutdown(Shutdown::Both);
+            return;
+        }
+        stream.set_read_timeout(end.map(|end| end - now)).unwrap();
+        match (&mut &*stream).read(&mut bytes) {
+            Ok(0) => return,
+            Ok(count) => {
+                heard = Instant::now();
+                if answer(stream, &bytes[..count], manners).is_err() {
+                    return;
+                }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The generator's messages come whole: they are short, and one at a time.
+fn answer(stream: &TcpStream, mut bytes: &[u8], manners: Manners) -> std::io::Result<()> {
+    while let [_, length, kind, ..] = *bytes {
+        bytes = bytes.get(usize::from(length) + 2..).unwrap_or(&[]);
+        let answer = match kind {
+            1 if manners.welcomes => welcome(),
+            3 => manners.pong.unwrap_or(&[]).to_vec(),
+            _ => Vec::new(),
+        };
+        if kind == 3 {
+            thread::sleep(manners.answers_after);
+        }
+        let step = if manners.dribbles { 1 } else { answer.len().max(1) };
+        for piece in answer.chunks(step) {
+            (&mut &*stream).write_all(piece)?;
+            if manners.dribbles {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn welcome() -> Vec<u8> {
+    let mut frame = vec![0, 17, 2, 0, 0, 0, 0, 0, 0, 0, 7];
+    frame.extend(INTERVAL_MS.to_be_bytes());
+    frame.extend((IDLE_TIMEOUT.as_millis() as u32).to_be_bytes());
+    frame
+}
+
+/// What a generator left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// Its report.
+    pub report: Value,
+    /// Its complaints.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// A number of the report by its path.
+    pub fn number(&self, path: &str) -> f64 {
+        let value = path.split('.').fold(&self.report, |value, name| &value[name]);
+        value.as_f64().unwrap_or_else(|| panic!("{path} is {value}: {}", self.report))
+    }
+
+    /// Whether the reasons of the verdict name this.
+    pub fn blames(&self, what: &str) -> bool {
+        self.report["reasons"].to_string().contains(what)
+    }
+}
+
+/// Generators run one at a time: several at once on a small machine would be late.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits until it is this test's turn.
+pub fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a generator.
+pub fn start(flags: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(flags.split_whitespace())
+        .args(["--report", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for a generator's end.
+pub fn finish(child: Child) -> Outcome {
+    let output = child.wait_with_output().unwrap();
+    Outcome {
+        code: output.status.code(),
+        report: serde_json::from_slice(&output.stdout).unwrap_or(Value::Null),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A run of 40 clients, 4 of which fall silent, against such a server.
+pub fn judge(manners: Manners, more: &str) -> Outcome {
+    let address = serve(manners);
+    let _turn = turn();
+    finish(start(&format!("--target tcp://{address} -c 40 --silent 10% -d 1s {more}")))
+}

@@ -1,0 +1,163 @@
+//! The command line. Every flag of `serve` has a key of the same name in the TOML file; both are
+//! parsed into one [`ServeArgs`], and what is not given stays `None`: defaults are `config`'s.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+
+use crate::units::{Bytes, Count, Span};
+
+/// Holds millions of mostly idle, heartbeating connections and expires exactly the dead ones.
+#[derive(Debug, Parser)]
+#[command(name = "heartwheel", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The programs within the program.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server.
+    #[command(after_help = SERVE_EXAMPLES, args_override_self = true)]
+    Serve(Box<ServeArgs>),
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  heartwheel serve
+  heartwheel serve --listen tcp://0.0.0.0:7400 --max-connections 1m --idle-timeout 90s
+  heartwheel serve --config heartwheel.toml --log-heartbeats
+
+When it is ready it prints one line of JSON on standard output, and another one with the final
+counters when it has been stopped by SIGTERM or SIGINT. Logs go to standard error; RUST_LOG sets
+their level (default: info).";
+
+/// Declares the flags of `serve`, and how those of the command line win over those of a file.
+macro_rules! serve_args {
+    ($($(#[$meta:meta])* $name:ident: $type:ty,)+) => {
+        /// The flags of `heartwheel serve`.
+        #[derive(Debug, Default, Args, Deserialize)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+        pub struct ServeArgs {
+            $($(#[$meta])* pub $name: $type,)+
+        }
+
+        impl ServeArgs {
+            /// `self`, and what it leaves open from `file`.
+            pub fn or(self, file: ServeArgs) -> ServeArgs {
+                ServeArgs { $($name: Merge::or(self.$name, file.$name),)+ }
+            }
+        }
+    };
+}
+
+serve_args! {
+    /// Listen here: tcp://ADDR:PORT, repeatable; port 0 picks one [default: tcp://127.0.0.1:7400]
+    #[arg(long, value_name = "URL")]
+    listen: Vec<String>,
+    /// The control plane's address, or off [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH|off")]
+    admin: Option<String>,
+    /// Let the control plane listen where others can reach it
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    admin_public: Option<bool>,
+    /// The way to the kernel: uring [default: uring]
+    #[arg(long)]
+    engine: Option<String>,
+    /// How expired sessions are found; an unknown name lists those that exist
+    #[arg(long, value_name = "NAME")]
+    sweep: Option<String>,
+    /// Threads, each with its own sessions [default: one per core]
+    #[arg(long, value_name = "N")]
+    shards: Option<usize>,
+    /// io_uring instances per thread [default: as many as RLIMIT_NOFILE makes necessary]
+    #[arg(long, value_name = "N")]
+    rings_per_shard: Option<usize>,
+    /// Connections beyond this are refused and counted [default: 100k]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<Count>,
+    /// Told to clients in WELCOME [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    heartbeat_interval: Option<Span>,
+    /// A session silent for so long is expired: never early, at most a tick late [default: 90s]
+    #[arg(long, value_name = "DURATION")]
+    idle_timeout: Option<Span>,
+    /// The granularity of expiry [default: 100ms]
+    #[arg(long, value_name = "DURATION")]
+    tick: Option<Span>,
+    /// What counts as life: receive (bytes received), or any (also bytes sent) [default: receive]
+    #[arg(long, value_name = "receive|any")]
+    activity: Option<String>,
+    /// Expire nobody: for debugging a client that stands at a breakpoint
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    no_expiry: Option<bool>,
+    /// Log heartbeats too; otherwise only other messages are logged
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    log_heartbeats: Option<bool>,
+    /// A larger frame is refused from its header; TCP's length field ends at 65535 [default: 64KiB]
+    #[arg(long, value_name = "BYTES")]
+    max_frame: Option<Bytes>,
+    /// The first frame must be complete by then [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    hello_timeout: Option<Span>,
+    /// A frame that was begun must be complete by then [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    frame_timeout: Option<Span>,
+    /// TCP keepalive, e.g. 7200s,75s,9 (the kernel's own times) [default: off]
+    #[arg(long, value_name = "IDLE,INTERVAL,COUNT|off")]
+    keepalive: Option<String>,
+    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged [default: the kernel's]
+    #[arg(long, value_name = "DURATION")]
+    user_timeout: Option<Span>,
+    /// Bytes that may wait for a client that does not read [default: 16KiB]
+    #[arg(long, value_name = "BYTES")]
+    send_queue: Option<Bytes>,
+    /// A client that takes no bytes for this long is closed [default: 15s]
+    #[arg(long, value_name = "DURATION")]
+    stall_timeout: Option<Span>,
+    /// Send data messages back unchanged (conformance and latency tests)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    echo: Option<bool>,
+    /// Read flags from this TOML file; those on the command line win
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Descriptor slots per ring [default: what --max-connections needs]
+    #[arg(long, value_name = "N", help_heading = "Ring tuning")]
+    ring_slots: Option<u32>,
+    /// Completion queue entries per ring, a power of two [default: 8192]
+    #[arg(long, value_name = "N", help_heading = "Ring tuning")]
+    ring_completions: Option<u32>,
+    /// Receive buffers per ring, a power of two [default: 256]
+    #[arg(long, value_name = "N", help_heading = "Ring tuning")]
+    ring_buffers: Option<u16>,
+    /// The size of each receive buffer [default: 1KiB]
+    #[arg(long, value_name = "BYTES", help_heading = "Ring tuning")]
+    ring_buffer_size: Option<Bytes>,
+    /// So many completions wake a sleeping shard at once [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Ring tuning")]
+    wait_batch: Option<u32>,
+    /// Fewer completions wake it after this [default: 1ms]
+    #[arg(long, value_name = "DURATION", help_heading = "Ring tuning")]
+    wait_min: Option<Span>,
+}
+
+/// The first of two that says something.
+trait Merge {
+    fn or(self, other: Self) -> Self;
+}
+
+impl<T> Merge for Option<T> {
+    fn or(self, other: Self) -> Self {
+        Option::or(self, other)
+    }
+}
+
+impl<T> Merge for Vec<T> {
+    fn or(self, other: Self) -> Self {
+        if self.is_empty() { other } else { self }
+    }
+}

@@ -1,0 +1,287 @@
+//! From flags and a TOML file to one typed, validated configuration. Whatever cannot work is
+//! refused here, with the cure, before anything is opened.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cli::ServeArgs;
+use crate::control::AdminAddress;
+use crate::engine::Tuning;
+use crate::limits::{
+    COMPLETION_ENTRIES, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX,
+    TCP_FRAME_BYTES_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
+};
+use crate::shard::{Activity, Policy};
+use crate::socket::{Keepalive, SocketOptions};
+use crate::sweep::Strategy;
+use crate::time::TickLength;
+use crate::units::{Bytes, Count, Span};
+
+/// Where the control plane listens if nothing is said.
+const ADMIN_DEFAULT: &str = "127.0.0.1:7480";
+
+/// Everything that `serve` needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// Addresses of the TCP protocol.
+    pub listen: Vec<SocketAddr>,
+    /// Where the control plane listens, if at all.
+    pub admin: Option<AdminAddress>,
+    /// How expired sessions are found.
+    pub sweep: Strategy,
+    /// Threads; as many as there are usable cores if not given.
+    pub shards: Option<usize>,
+    /// Rings of each thread; as many as needed if not given.
+    pub rings_per_shard: Option<usize>,
+    /// Slots of each ring; as many as needed if not given.
+    pub ring_slots: Option<u32>,
+    /// Connections beyond this are refused.
+    pub max_connections: usize,
+    /// The rules of the shards.
+    pub policy: Policy,
+    /// What accepted sockets inherit.
+    pub socket: SocketOptions,
+    /// The ring engine's knobs; `slots` is filled in by the layout.
+    pub tuning: Tuning,
+}
+
+/// A configuration that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value of a flag that means nothing, or nothing that exists.
+    #[error("--{flag} {value}: {reason}")]
+    Value {
+        /// The flag, without its dashes.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// Values that contradict each other.
+    #[error("{0}")]
+    Conflict(String),
+    /// The file could not be read.
+    #[error("--config {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no TOML of ours.
+    #[error("--config {path}: {source}")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Config {
+    /// Reads the file that `flags` name, if any, and makes a configuration of both.
+    ///
+    /// # Errors
+    /// The first thing that cannot work.
+    pub fn load(flags: ServeArgs) -> Result<Config, ConfigError> {
+        let Some(path) = flags.config.clone() else { return Config::new(&flags) };
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::File { path: path.clone(), source })?;
+        let file = toml::from_str(&text)
+            .map_err(|source| ConfigError::Toml { path, source: Box::new(source) })?;
+        Config::new(&flags.or(file))
+    }
+
+    fn new(args: &ServeArgs) -> Result<Config, ConfigError> {
+        check_absent(args)?;
+        let listen = match args.listen.is_empty() {
+            true => vec![parse_listen("tcp://127.0.0.1:7400")?],
+            false => args.listen.iter().map(|url| parse_listen(url)).collect::<Result<_, _>>()?,
+        };
+        let sweep = match &args.sweep {
+            None => Strategy::DEFAULT,
+            Some(name) => name.parse().map_err(|error| value("sweep", name, error))?,
+        };
+        let socket = SocketOptions {
+            keepalive: args.keepalive.as_deref().map_or(Ok(None), parse_keepalive)?,
+            user_timeout: args.user_timeout.map(|span| span.0),
+        };
+        let count = args.max_connections.unwrap_or(Count(100_000)).0;
+        let admin = args.admin.as_deref().unwrap_or(ADMIN_DEFAULT);
+        let config = Config {
+            listen,
+            admin: parse_admin(admin, args.admin_public.unwrap_or(false))?,
+            sweep,
+            shards: args.shards,
+            rings_per_shard: args.rings_per_shard,
+            ring_slots: args.ring_slots,
+            max_connections: usize::try_from(count).unwrap_or(usize::MAX),
+            policy: policy(args)?,
+            socket,
+            tuning: tuning(args)?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What no flag can tell by itself.
+    fn check(&self) -> Result<(), ConfigError> {
+        let policy = &self.policy;
+        let conflict = |text: String| Err(ConfigError::Conflict(text));
+        if policy.heartbeat_interval >= policy.idle_timeout {
+            return conflict(format!(
+                "--heartbeat-interval {:?} is not below --idle-timeout {:?}: healthy clients would \
+                 be expired; a timeout of three intervals is usual",
+                policy.heartbeat_interval, policy.idle_timeout
+            ));
+        }
+        if policy.idle_timeout < policy.tick.as_duration() {
+            return conflict(format!(
+                "--idle-timeout {:?} is below --tick {:?}: choose a tick of a tenth of the timeout",
+                policy.idle_timeout,
+                policy.tick.as_duration()
+            ));
+        }
+        range("shards", self.shards, SHARDS_MAX)?;
+        range("rings-per-shard", self.rings_per_shard, RINGS_PER_SHARD_MAX)?;
+        range("max-connections", Some(self.max_connections), u32::MAX as usize)
+    }
+}
+
+fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
+    let defaults = Policy::default();
+    let span = |given: Option<Span>, default: Duration| given.map_or(default, |span| span.0);
+    let bytes = |given: Option<Bytes>, default: usize| {
+        given.map_or(default, |bytes| usize::try_from(bytes.0).unwrap_or(usize::MAX))
+    };
+    let tick = span(args.tick, defaults.tick.as_duration());
+    if tick < TICK_MIN {
+        return Err(value("tick", &format!("{tick:?}"), format!("at least {TICK_MIN:?}")));
+    }
+    let activity = match args.activity.as_deref() {
+        None | Some("receive") => Activity::Receive,
+        Some("any") => Activity::Any,
+        Some(other) => return Err(value("activity", other, "receive or any")),
+    };
+    let frame_bytes_max = bytes(args.max_frame, defaults.frame_bytes_max);
+    if frame_bytes_max == 0 {
+        return Err(value("max-frame", "0", "at least 1: a heartbeat has length 1"));
+    }
+    Ok(Policy {
+        tick: TickLength::new(tick),
+        heartbeat_interval: span(args.heartbeat_interval, defaults.heartbeat_interval),
+        idle_timeout: span(args.idle_timeout, defaults.idle_timeout),
+        activity,
+        expiry: !args.no_expiry.unwrap_or(false),
+        hello_timeout: span(args.hello_timeout, defaults.hello_timeout),
+        frame_timeout: span(args.frame_timeout, defaults.frame_timeout),
+        stall_timeout: span(args.stall_timeout, defaults.stall_timeout),
+        send_queue_bytes: bytes(args.send_queue, defaults.send_queue_bytes),
+        frame_bytes_max: frame_bytes_max.min(TCP_FRAME_BYTES_MAX),
+        echo: args.echo.unwrap_or(defaults.echo),
+        log_heartbeats: args.log_heartbeats.unwrap_or(defaults.log_heartbeats),
+    })
+}
+
+fn tuning(args: &ServeArgs) -> Result<Tuning, ConfigError> {
+    let completion_entries = args.ring_completions.unwrap_or(COMPLETION_ENTRIES);
+    if !completion_entries.is_power_of_two() || !(4..=1 << 16).contains(&completion_entries) {
+        let reason = "a power of two from 4 to 65536";
+        return Err(value("ring-completions", &completion_entries.to_string(), reason));
+    }
+    let buffers = args.ring_buffers.unwrap_or(RECEIVE_BUFFERS);
+    if !buffers.is_power_of_two() || buffers > 1 << 15 {
+        return Err(value("ring-buffers", &buffers.to_string(), "a power of two up to 32768"));
+    }
+    let buffer_bytes = args.ring_buffer_size.map_or(u64::from(RECEIVE_BUFFER_BYTES), |size| size.0);
+    if !(16..=1 << 20).contains(&buffer_bytes) {
+        return Err(value("ring-buffer-size", &buffer_bytes.to_string(), "16 bytes to 1MiB"));
+    }
+    Ok(Tuning {
+        slots: 0,
+        completion_entries,
+        buffers,
+        buffer_bytes: buffer_bytes as u32,
+        wait_completions: args.wait_batch.unwrap_or(WAIT_COMPLETIONS),
+        wait_min: args.wait_min.map_or(WAIT_MIN, |span| span.0),
+    })
+}
+
+/// Flags that name something which this version does not have.
+fn check_absent(args: &ServeArgs) -> Result<(), ConfigError> {
+    match args.engine.as_deref() {
+        None | Some("uring") => {}
+        Some(other) => return Err(value("engine", other, "no such engine; there is: uring")),
+    }
+    Ok(())
+}
+
+/// `ADDR:PORT`, `unix:PATH` or `off`. Whoever reaches the control plane can close sessions, so an
+/// address that others can reach must be asked for.
+fn parse_admin(text: &str, public: bool) -> Result<Option<AdminAddress>, ConfigError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Some(AdminAddress::Unix(PathBuf::from(path))));
+    }
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| value("admin", text, "write it like 127.0.0.1:7480, unix:PATH or off"))?;
+    if !address.ip().is_loopback() && !public {
+        let reason = "others could reach it, and close sessions without being asked who they are; \
+                      use a loopback address or unix:PATH, or say --admin-public";
+        return Err(value("admin", text, reason));
+    }
+    Ok(Some(AdminAddress::Tcp(address)))
+}
+
+fn parse_listen(url: &str) -> Result<SocketAddr, ConfigError> {
+    let Some(address) = url.strip_prefix("tcp://") else {
+        return Err(value("listen", url, "write it like tcp://127.0.0.1:7400"));
+    };
+    address.parse().map_err(|_| {
+        value("listen", url, "an IP address and a port are needed, like tcp://127.0.0.1:7400")
+    })
+}
+
+fn parse_keepalive(text: &str) -> Result<Option<Keepalive>, ConfigError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let parts: Vec<&str> = text.split(',').collect();
+    let parsed = match parts[..] {
+        [idle, interval, count] => {
+            match (idle.parse::<Span>(), interval.parse::<Span>(), count.parse::<u32>()) {
+                (Ok(idle), Ok(interval), Ok(count)) => Some((idle.0, interval.0, count)),
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    match parsed {
+        // The kernel counts these in whole seconds, up to 32,767 of them and 127 probes.
+        Some((idle, interval, count))
+            if idle.as_secs() > 0 && interval.as_secs() > 0 && (1..=127).contains(&count) =>
+        {
+            Ok(Some(Keepalive { idle, interval, count }))
+        }
+        _ => Err(value("keepalive", text, "off, or IDLE,INTERVAL,COUNT like 7200s,75s,9")),
+    }
+}
+
+fn range(flag: &'static str, given: Option<usize>, max: usize) -> Result<(), ConfigError> {
+    match given {
+        Some(number) if number == 0 || number > max => {
+            Err(value(flag, &number.to_string(), format!("1 to {max}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn value(flag: &'static str, value: &str, reason: impl fmt::Display) -> ConfigError {
+    ConfigError::Value { flag, value: value.to_owned(), reason: reason.to_string() }
+}

@@ -1,0 +1,74 @@
+//! How counters are declared: once, with their names, so that adding one is one line.
+//!
+//! A set of counters has a single writer. Sums over several sets, and the form in which they are
+//! published and printed, follow from the declaration.
+
+/// Declares a struct of `u64` counters. Each line says how several sets are joined: `sum`, or `max`
+/// for the greatest value seen.
+macro_rules! counters {
+    (
+        $(#[$outer:meta])*
+        $name:ident { $($(#[doc = $help:literal])+ $field:ident: $join:ident,)+ }
+    ) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name { $($(#[doc = $help])+ pub $field: u64,)+ }
+
+        impl $name {
+            /// The names of the counters, in the order of `values`.
+            pub const NAMES: &[&str] = &[$(stringify!($field),)+];
+
+            /// What each of them counts.
+            pub const HELP: &[&str] = &[$(concat!($($help),+),)+];
+
+            /// Joins another set into this one.
+            pub fn add(&mut self, other: &$name) {
+                $(crate::counters::$join(&mut self.$field, other.$field);)+
+            }
+
+            /// The values, in the order of `NAMES`.
+            pub fn values(&self) -> [u64; Self::NAMES.len()] {
+                [$(self.$field,)+]
+            }
+
+            /// The set that these values are of.
+            pub fn from_values(values: [u64; Self::NAMES.len()]) -> $name {
+                let [$($field,)+] = values;
+                $name { $($field,)+ }
+            }
+        }
+    };
+}
+
+pub(crate) use counters;
+
+pub(crate) fn sum(total: &mut u64, value: u64) {
+    *total += value;
+}
+
+pub(crate) fn max(total: &mut u64, value: u64) {
+    *total = (*total).max(value);
+}
+
+#[cfg(test)]
+mod tests {
+    counters! {
+        /// For the test.
+        Sample {
+            /// A sum.
+            seen: sum,
+            /// A maximum.
+            worst: max,
+        }
+    }
+
+    #[test]
+    fn sets_are_joined_as_declared_and_survive_being_published() {
+        let mut total = Sample { seen: 3, worst: 9 };
+        total.add(&Sample { seen: 4, worst: 2 });
+        assert_eq!(total, Sample { seen: 7, worst: 9 });
+        assert_eq!(Sample::NAMES, ["seen", "worst"]);
+        assert_eq!(Sample::HELP, [" A sum.", " A maximum."]);
+        assert_eq!(Sample::from_values(total.values()), total);
+    }
+}

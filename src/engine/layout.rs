@@ -1,0 +1,95 @@
+//! How many rings hold a given number of connections, and of what size.
+//!
+//! A hash spreads the connections over the listeners, so a ring gets about `n` = connections /
+//! rings of them, with a standard deviation of about the square root of `n`. Slots for `n` and six
+//! of those deviations are never filled by chance (one time in a billion).
+
+use crate::limits::{RINGS_PER_SHARD_MAX, SLOTS_PER_RING_MAX};
+
+/// The rings of one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Rings of each shard.
+    pub rings_per_shard: usize,
+    /// Direct-descriptor slots of each ring.
+    pub slots: u32,
+    /// Connections that all rings together can hold.
+    pub capacity: usize,
+}
+
+/// The wanted number of connections does not fit.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{connections} connections need more than {RINGS_PER_SHARD_MAX} rings per shard, which is the \
+     most: RLIMIT_NOFILE of {descriptor_limit} bounds each ring's table; raise it (`ulimit -n`, \
+     LimitNOFILE=), or lower --max-connections, or use more --shards"
+)]
+pub struct DoesNotFit {
+    connections: usize,
+    descriptor_limit: u64,
+}
+
+impl Layout {
+    /// The fewest rings that hold `connections`, or as many as `rings_per_shard` says.
+    ///
+    /// # Errors
+    /// If more rings would be needed than there may be.
+    pub fn new(
+        connections: usize,
+        shards: usize,
+        descriptor_limit: u64,
+        rings_per_shard: Option<usize>,
+        slots: Option<u32>,
+    ) -> Result<Layout, DoesNotFit> {
+        let table_max = u32::try_from(descriptor_limit).unwrap_or(u32::MAX).min(SLOTS_PER_RING_MAX);
+        let slots_max = slots.unwrap_or(table_max).min(table_max);
+        let fewest = (1..=RINGS_PER_SHARD_MAX)
+            .find(|rings| slots_for(connections, shards * rings) <= u64::from(slots_max))
+            .unwrap_or(RINGS_PER_SHARD_MAX + 1);
+        let rings = rings_per_shard.unwrap_or(fewest);
+        if rings > RINGS_PER_SHARD_MAX {
+            return Err(DoesNotFit { connections, descriptor_limit });
+        }
+        let wanted = u32::try_from(slots_for(connections, shards * rings)).unwrap_or(u32::MAX);
+        let slots = slots.unwrap_or(wanted).min(slots_max);
+        let capacity = connections_in(slots) * shards * rings;
+        Ok(Layout { rings_per_shard: rings, slots, capacity: capacity.min(connections) })
+    }
+}
+
+/// Slots that each of `rings` needs for its share of `connections`.
+fn slots_for(connections: usize, rings: usize) -> u64 {
+    let share = connections.div_ceil(rings) as u64;
+    // 3 % are kept empty: accepting rests before a table is full.
+    let with_skew = share + 6 * share.isqrt() + 16;
+    with_skew + with_skew / 32
+}
+
+/// Connections that a ring of so many slots takes as its share: the inverse of `slots_for`.
+fn connections_in(slots: u32) -> usize {
+    (0..=slots as usize).rev().find(|&share| slots_for(share, 1) <= u64::from(slots)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_grow_with_the_connections_and_not_with_a_generous_limit() {
+        let layout = |connections, limit| Layout::new(connections, 2, limit, None, None);
+        let small = layout(10_000, 20_000).expect("fits");
+        assert_eq!(small.rings_per_shard, 1);
+        assert!(small.slots < 6_000, "{small:?}");
+        let large = layout(200_000, 20_000).expect("fits");
+        assert_eq!((large.rings_per_shard, large.capacity), (6, 200_000));
+        let generous = layout(200_000, 1 << 20).expect("fits");
+        assert_eq!(generous.rings_per_shard, 1);
+        assert!(layout(100_000_000, 1_024).is_err());
+    }
+
+    #[test]
+    fn rings_given_by_hand_bound_the_capacity() {
+        let layout = Layout::new(100_000, 1, 20_000, Some(2), None).expect("fits");
+        assert!(layout.capacity < 40_000 && layout.capacity > 36_000, "{layout:?}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Engines: the only place that touches the kernel for connections.
+//!
+//! An engine turns completions into events of its [`Shard`](crate::shard::Shard), and the shard's
+//! effects into submissions. One call runs one shard on one thread.
+//!
+//! # The contract with the shard
+//! 1. `now` never goes back, and is read *after* the bytes that are reported with it had arrived:
+//!    a session's silence is never counted from before its last byte.
+//! 2. `advance(now)` only when everything that had arrived before `now` has been reported, so that
+//!    a pause of the process expires nobody who has been sending all the while.
+//! 3. After `Effect::Close` the engine stops receiving, waits for what is in flight, closes, and
+//!    then calls `released`, once.
+//! 4. One send in flight per session.
+
+mod layout;
+mod mailbox;
+mod status;
+pub mod uring;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::layout::{DoesNotFit, Layout};
+pub use self::mailbox::{Command, MailSender, Mailbox, mailbox};
+pub use self::status::Status;
+use crate::counters::counters;
+use crate::ring::{RingCounters, RingError};
+use crate::shard::{Counters, Law};
+
+/// What one shard's engine is given.
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// The shard's number.
+    pub shard: u8,
+    /// The core to run on, if the thread is to be pinned.
+    pub core: Option<usize>,
+    /// For each ring its listeners: all rings listen on the same addresses.
+    pub listeners: Vec<Vec<OwnedFd>>,
+    /// Sizes of the rings and how patiently they wait.
+    pub tuning: Tuning,
+    /// Where the counters are published.
+    pub status: Arc<Status>,
+}
+
+/// The knobs of the ring engine, each measurable on its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Direct-descriptor slots per ring.
+    pub slots: u32,
+    /// Completion queue entries per ring.
+    pub completion_entries: u32,
+    /// Provided buffers per ring.
+    pub buffers: u16,
+    /// The size of each in bytes.
+    pub buffer_bytes: u32,
+    /// So many completions on the ring that sleeps wake it at once.
+    pub wait_completions: u32,
+    /// Fewer completions wake it after this.
+    pub wait_min: Duration,
+}
+
+counters! {
+    /// What an engine counts beside its shard.
+    EngineCounters {
+        /// Turns of the loop.
+        turns: sum,
+        /// Receives that ended because no buffer was free, and were armed again.
+        receives_starved: sum,
+        /// Receives that ended while their connection went on, and were armed again.
+        receives_rearmed: sum,
+        /// Accepts that ended and were armed again.
+        accepts_rearmed: sum,
+        /// Times that accepting was paused because a table was full or nearly so.
+        accepts_paused: sum,
+        /// Accepts that failed for reasons of the network.
+        accept_errors: sum,
+        /// Receive buffers that the engine holds; 0 between turns.
+        buffers_held: sum,
+        /// Sweeps: one per tick, and one for each continuation.
+        sweeps: sum,
+        /// The median duration of a sweep in microseconds, in the slowest shard.
+        sweep_us_p50: max,
+        /// The 99th percentile of it.
+        sweep_us_p99: max,
+        /// The 99.9th percentile of it.
+        sweep_us_p999: max,
+        /// The longest sweep.
+        sweep_us_max: max,
+        /// CPU time of the shard's thread, in microseconds.
+        cpu_us: sum,
+        /// Turns after which something was left undone, so that nobody was expired.
+        busy_turns: sum,
+    }
+}
+
+/// An engine's account: while it runs, and when it has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineReport {
+    /// The shard's counters.
+    pub counters: Counters,
+    /// The engine's own.
+    pub engine: EngineCounters,
+    /// The sum over its rings.
+    pub ring: RingCounters,
+}
+
+impl EngineReport {
+    /// The laws that hold between any two turns of the loop.
+    pub fn laws(&self) -> Vec<Law> {
+        let mut laws = self.counters.laws();
+        laws.push(Law::new("receive buffers held = 0", self.engine.buffers_held, 0));
+        let unknown = self.ring.unknown_completions;
+        laws.push(Law::new("completions that nobody asked for = 0", unknown, 0));
+        laws
+    }
+}
+
+/// Why an engine has ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A ring could not be made, or failed.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// A system call of the set-up failed.
+    #[error("{what} failed: {source}")]
+    Setup {
+        /// The step that failed.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,183 @@
+//! What the ring engine does with each completion, and with each effect.
+
+use super::connection::{Connection, Step};
+use super::member::NOBODY;
+use super::{MAIN, UringEngine};
+use crate::ring::{Completion, Op, Tag};
+use crate::session::SessionKey;
+use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed};
+use crate::sweep::Sweeper;
+use crate::time::Timestamp;
+
+/// The key of the session that a tag speaks of.
+fn key_of(tag: Tag) -> SessionKey {
+    SessionKey { index: tag.index, generation: tag.generation }
+}
+
+fn tag_of(op: Op, key: SessionKey) -> Tag {
+    Tag::new(op, key.generation, key.index)
+}
+
+impl<S: Sweeper> UringEngine<S> {
+    pub(super) fn handle(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+        match completion.tag.op {
+            Op::Receive => self.on_receive(ring, completion, now),
+            Op::Send => self.on_send(completion, now),
+            Op::Accept => self.on_accept(ring, &completion, now),
+            Op::Close => self.on_close(ring, completion.tag),
+            Op::Wake => {
+                self.woken = true;
+                self.listen_to_bell();
+            }
+            // A cancellation that found nothing was overtaken by the end of its target.
+            Op::Cancel => {}
+            Op::Connect | Op::ConnectSetup | Op::SendOwned => {
+                debug_assert!(false, "a server opens no connections: {completion:?}");
+            }
+        }
+    }
+
+    fn on_receive(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+        let Completion { tag, result, more, buffer, .. } = completion;
+        let key = key_of(tag);
+        if let Some(buffer) = buffer {
+            let bytes = self.members[ring].ring.bytes(&buffer);
+            self.shard.received(key, bytes, now);
+            self.members[ring].ring.release(buffer);
+        }
+        if more {
+            return;
+        }
+        let Some(connection) = self.shard.connection_mut(key) else {
+            self.shard.count_stale();
+            return;
+        };
+        connection.receiving = false;
+        if connection.closing() {
+            self.go_on_closing(key);
+            return;
+        }
+        match result {
+            1.. => {
+                self.counters.receives_rearmed += 1;
+                self.arm_receive(key);
+            }
+            0 => self.shard.receive_ended(key, ReceiveEnd::Closed, now),
+            error if error == -libc::ENOBUFS => {
+                // No buffer was free. Armed at once it would fail again: wait for the buffers.
+                self.counters.receives_starved += 1;
+                self.members[ring].starved.push(key);
+            }
+            _ => self.shard.receive_ended(key, ReceiveEnd::Failed, now),
+        }
+    }
+
+    fn on_send(&mut self, completion: Completion, now: Timestamp) {
+        let key = key_of(completion.tag);
+        if let Some(connection) = self.shard.connection_mut(key) {
+            connection.set_sending(false);
+        }
+        let result = usize::try_from(completion.result).map_err(|_| SendFailed);
+        self.shard.sent(key, completion.outgoing, result, now);
+        self.go_on_closing(key);
+    }
+
+    fn on_accept(&mut self, ring: usize, completion: &Completion, now: Timestamp) {
+        let member = &mut self.members[ring];
+        if !completion.more {
+            member.accept_ended(completion.tag.index);
+        }
+        match completion.result {
+            slot @ 0.. => {
+                let slot = slot as u32;
+                member.slot_taken(now, &mut self.counters);
+                match self.shard.opened(Connection::new(ring as u16, slot), now) {
+                    Ok(key) => self.arm_receive(key),
+                    Err(_refusal) => member.ring.close(slot, Tag::new(Op::Close, 0, NOBODY)),
+                }
+            }
+            error if error == -libc::ENFILE => {
+                // The table was full: the kernel has accepted this client and dropped it.
+                self.shard.refused(Refusal::RingFull);
+                member.pause_accepting(now, &mut self.counters);
+            }
+            error if error == -libc::EMFILE || error == -libc::ENOMEM => {
+                member.pause_accepting(now, &mut self.counters);
+            }
+            error if error == -libc::ECANCELED => {}
+            _ => self.counters.accept_errors += 1,
+        }
+        if !completion.more {
+            self.counters.accepts_rearmed += 1;
+            self.members[ring].arm_listeners();
+        }
+    }
+
+    fn on_close(&mut self, ring: usize, tag: Tag) {
+        self.members[ring].slot_freed();
+        if tag.index != NOBODY {
+            self.shard.released(key_of(tag));
+        }
+    }
+
+    /// Turns what the shard wants into submissions.
+    pub(super) fn apply_effects(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.shard.take_effects(&mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { key, outgoing } => {
+                    let Some(connection) = self.shard.connection_mut(key) else { continue };
+                    connection.set_sending(true);
+                    let ring = &mut self.members[usize::from(connection.ring)].ring;
+                    ring.send(connection.slot, outgoing, tag_of(Op::Send, key));
+                }
+                Effect::Close { key } => self.begin_closing(key),
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn begin_closing(&mut self, key: SessionKey) {
+        let Some(connection) = self.shard.connection_mut(key) else { return };
+        connection.set_closing();
+        let ring = &mut self.members[usize::from(connection.ring)].ring;
+        if connection.receiving {
+            ring.cancel(tag_of(Op::Receive, key), tag_of(Op::Cancel, key));
+        }
+        if connection.sending() {
+            ring.cancel_send(tag_of(Op::Send, key), tag_of(Op::Cancel, key));
+        }
+        self.go_on_closing(key);
+    }
+
+    /// Closes a connection that was given up, once nothing is in flight on it.
+    fn go_on_closing(&mut self, key: SessionKey) {
+        let Some(connection) = self.shard.connection_mut(key) else { return };
+        if connection.next_step() == Step::Close {
+            let ring = &mut self.members[usize::from(connection.ring)].ring;
+            ring.close(connection.slot, tag_of(Op::Close, key));
+        }
+    }
+
+    fn arm_receive(&mut self, key: SessionKey) {
+        let Some(connection) = self.shard.connection_mut(key) else { return };
+        if connection.receiving || connection.closing() {
+            return;
+        }
+        connection.receiving = true;
+        let ring = &mut self.members[usize::from(connection.ring)].ring;
+        ring.receive_multishot(connection.slot, tag_of(Op::Receive, key));
+    }
+
+    /// Arms the receives that found no buffer; what was handled since has given buffers back.
+    pub(super) fn rearm_starved(&mut self, ring: usize) {
+        let mut starved = std::mem::take(&mut self.members[ring].starved);
+        for key in starved.drain(..) {
+            self.arm_receive(key);
+        }
+        self.members[ring].starved = starved;
+    }
+}
+
+const _: () = assert!(MAIN == 0, "the main ring is made first");

@@ -1,0 +1,138 @@
+//! One ring of a group, with its listeners and the account of its slots.
+//!
+//! A ring's table can hold RLIMIT_NOFILE descriptors, so a shard that is to hold more has several
+//! rings. Each has SO_REUSEPORT listeners of its own: several rings on one listener would leave
+//! all connections to the first.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::engine::{EngineCounters, Tuning};
+use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
+use crate::ring::{Op, Ring, RingConfig, RingError, Tag};
+use crate::session::SessionKey;
+use crate::time::Timestamp;
+
+/// The tag index of the close of a connection that never became a session.
+pub(super) const NOBODY: u32 = u32::MAX;
+
+/// A ring of the group.
+pub(super) struct Member {
+    pub(super) ring: Ring,
+    listeners: Vec<Listener>,
+    slots: u32,
+    slots_used: u32,
+    /// Receives that found no buffer; armed again when the buffers are back.
+    pub(super) starved: Vec<SessionKey>,
+    resume_at: Option<Timestamp>,
+    accepting: bool,
+}
+
+struct Listener {
+    socket: OwnedFd,
+    armed: bool,
+}
+
+impl Member {
+    pub(super) fn new(listeners: Vec<OwnedFd>, tuning: &Tuning) -> Result<Member, RingError> {
+        let ring = Ring::new(&RingConfig {
+            slots: tuning.slots,
+            submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
+            completion_entries: tuning.completion_entries,
+            buffers: tuning.buffers,
+            buffer_bytes: tuning.buffer_bytes,
+        })?;
+        let listeners =
+            listeners.into_iter().map(|socket| Listener { socket, armed: false }).collect();
+        Ok(Member {
+            ring,
+            listeners,
+            slots: tuning.slots,
+            slots_used: 0,
+            starved: Vec::new(),
+            resume_at: None,
+            accepting: true,
+        })
+    }
+
+    /// Arms every listener that should be armed and is not.
+    pub(super) fn arm_listeners(&mut self) {
+        if !self.accepting || self.resume_at.is_some() {
+            return;
+        }
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            if !listener.armed {
+                listener.armed = true;
+                let tag = Tag::new(Op::Accept, 0, index as u32);
+                self.ring.accept_multishot(listener.socket.as_fd(), tag);
+            }
+        }
+    }
+
+    /// A slot was taken. A full table would make the kernel accept clients only to drop them, so
+    /// accepting stops a little before.
+    pub(super) fn slot_taken(&mut self, now: Timestamp, counters: &mut EngineCounters) {
+        self.slots_used += 1;
+        if self.slots_used + self.slots / SLOT_HEADROOM_DIVISOR / 4 >= self.slots {
+            self.pause_accepting(now, counters);
+        }
+    }
+
+    /// A slot is free again.
+    pub(super) fn slot_freed(&mut self) {
+        self.slots_used -= 1;
+    }
+
+    /// An accept has ended.
+    pub(super) fn accept_ended(&mut self, listener: u32) {
+        if let Some(listener) = self.listeners.get_mut(listener as usize) {
+            listener.armed = false;
+        }
+    }
+
+    /// Stops accepting for a while.
+    pub(super) fn pause_accepting(&mut self, now: Timestamp, counters: &mut EngineCounters) {
+        if self.resume_at.is_none() {
+            counters.accepts_paused += 1;
+            self.cancel_accepts();
+        }
+        self.resume_at = Some(now + ACCEPT_PAUSE);
+    }
+
+    /// Goes on accepting if the pause is over and there are free slots.
+    pub(super) fn resume_accepting(&mut self, now: Timestamp) {
+        if self.resume_at.is_none_or(|at| at > now) {
+            return;
+        }
+        if self.slots_used + self.slots / SLOT_HEADROOM_DIVISOR / 4 < self.slots {
+            self.resume_at = None;
+            self.arm_listeners();
+        }
+    }
+
+    /// Accepts nobody any more.
+    pub(super) fn stop_accepting(&mut self) {
+        if self.accepting {
+            self.accepting = false;
+            self.cancel_accepts();
+        }
+    }
+
+    /// Whether any accept is still armed.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.armed)
+    }
+
+    /// Whether every slot is free.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots_used == 0
+    }
+
+    fn cancel_accepts(&mut self) {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if listener.armed {
+                let tag = Tag::new(Op::Accept, 0, index as u32);
+                self.ring.cancel(tag, tag.with_op(Op::Cancel));
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The final account of a server: its counters by name, and the laws they must keep.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::engine::{EngineCounters, EngineReport};
+use crate::ring::RingCounters;
+use crate::shard::{CloseReason, Counters, Law, Refusal, Totals};
+
+/// The line of JSON that a server prints when it has ended.
+#[derive(Debug, Serialize)]
+pub struct FinalLine {
+    r#final: bool,
+    counters: Value,
+    laws: Vec<Law>,
+}
+
+/// What `/stats` tells: each shard's counters as one moment saw them, and their sum.
+pub fn stats(engine: &str, sweep: &str, reports: &[EngineReport]) -> Value {
+    let shards: Vec<Value> = reports
+        .iter()
+        .map(|report| {
+            let counters = to_json(&report.counters, &report.engine, &report.ring);
+            json!({ "counters": counters, "laws": report.laws() })
+        })
+        .collect();
+    let FinalLine { counters, laws, .. } = FinalLine::new(reports);
+    json!({
+        "engine": engine,
+        "sweep": sweep,
+        "counters": counters,
+        "laws": laws,
+        "shards": shards,
+    })
+}
+
+impl FinalLine {
+    /// The sum over the shards; a law of the whole holds if its sums are equal.
+    pub fn new<'a>(reports: impl IntoIterator<Item = &'a EngineReport>) -> FinalLine {
+        let mut counters = Counters::default();
+        let mut engine = EngineCounters::default();
+        let mut ring = RingCounters::default();
+        let mut laws: Vec<Law> = Vec::new();
+        for report in reports {
+            counters.add(&report.counters);
+            engine.add(&report.engine);
+            ring.add(&report.ring);
+            add_laws(&mut laws, &report.laws());
+        }
+        FinalLine { r#final: true, counters: to_json(&counters, &engine, &ring), laws }
+    }
+
+    /// Whether every law holds.
+    pub fn laws_hold(&self) -> bool {
+        self.laws.iter().all(|law| law.holds)
+    }
+}
+
+/// Adds up a law's sides over the shards. It holds if it holds in each.
+fn add_laws(sums: &mut Vec<Law>, laws: &[Law]) {
+    for law in laws {
+        match sums.iter_mut().find(|sum| sum.name == law.name) {
+            Some(sum) => {
+                sum.left += law.left;
+                sum.right += law.right;
+                sum.holds &= law.holds;
+            }
+            None => sums.push(law.clone()),
+        }
+    }
+}
+
+/// All counters by name: the shards' totals at the top, the rest in groups.
+fn to_json(counters: &Counters, engine: &EngineCounters, ring: &RingCounters) -> Value {
+    let mut all = object(Totals::NAMES, &counters.totals.values());
+    let rejected: Vec<&str> = Refusal::ALL.iter().map(|reason| reason.name()).collect();
+    let closed: Vec<&str> = CloseReason::ALL.iter().map(|reason| reason.name()).collect();
+    all.insert("rejected".to_owned(), non_zero(&rejected, &counters.rejected));
+    all.insert("closed".to_owned(), non_zero(&closed, &counters.closed));
+    let timed_out: u64 = [
+        CloseReason::Expired,
+        CloseReason::HelloTimeout,
+        CloseReason::FrameTimeout,
+        CloseReason::StallTimeout,
+    ]
+    .map(|reason| counters.closed_for(reason))
+    .iter()
+    .sum();
+    let lateness = json!({
+        "max": counters.expiry_lateness_us_max as f64 / 1e3,
+        "mean": counters.expiry_lateness_us_sum as f64 / 1e3 / timed_out.max(1) as f64,
+    });
+    all.insert("expiry_lateness_ms".to_owned(), lateness);
+    all.insert("engine".to_owned(), object(EngineCounters::NAMES, &engine.values()).into());
+    all.insert("ring".to_owned(), object(RingCounters::NAMES, &ring.values()).into());
+    Value::Object(all)
+}
+
+fn object(names: &[&str], values: &[u64]) -> Map<String, Value> {
+    names.iter().zip(values).map(|(&name, &value)| (name.to_owned(), value.into())).collect()
+}
+
+/// The counts that are not zero, by name.
+fn non_zero(names: &[&str], counts: &[u64]) -> Value {
+    let mut counts = object(names, counts);
+    counts.retain(|_, count| count.as_u64() != Some(0));
+    Value::Object(counts)
+}

@@ -1,0 +1,110 @@
+//! Sessions: what the server knows of each client, and the table that holds them.
+//!
+//! A *connection* is the kernel's and the engine's; a *session* is ours. The session carries the
+//! engine's handle of its connection (the type parameter `C`), so that one look-up finds both.
+
+mod outbox;
+mod table;
+
+use serde::Serialize;
+
+pub use self::outbox::{Item, Outbox};
+pub use self::table::{SessionId, SessionKey, SessionTable};
+use crate::time::Timestamp;
+
+/// Where a session stands in its life.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Connected; its first frame has not come yet.
+    AwaitingHello,
+    /// Heartbeats and messages flow.
+    Live,
+    /// The peer sends no more; it still gets what was on its way to it.
+    Flushing,
+    /// Given up: the engine is closing the connection.
+    Closing,
+}
+
+/// What the engine is sending for a session at this moment: one send at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// Nothing.
+    Nothing,
+    /// This many replies to heartbeats, of which `skip` bytes are written already. They come from
+    /// static memory.
+    Pongs {
+        /// How many replies.
+        count: u8,
+        /// Bytes of them that have been sent.
+        skip: u8,
+    },
+    /// A message that the engine hands back, which answers `pongs` heartbeats.
+    Item {
+        /// How many heartbeats are answered by it.
+        pongs: u8,
+    },
+}
+
+/// The front of a frame whose rest has not come yet. Only what has arrived is kept.
+#[derive(Debug)]
+pub struct Partial {
+    /// The bytes that have come.
+    pub bytes: Vec<u8>,
+    /// The rest must be there by then.
+    pub due: Timestamp,
+}
+
+/// One client. An idle session owns no heap memory.
+#[derive(Debug)]
+pub struct Session<C> {
+    /// The engine's handle of the connection.
+    pub connection: C,
+    /// When the connection was accepted.
+    pub opened_at: Timestamp,
+    /// When it last showed life.
+    pub last_activity: Timestamp,
+    /// The front of an unfinished frame.
+    pub partial: Option<Box<Partial>>,
+    /// What waits to be sent, beside replies to empty heartbeats.
+    pub outbox: Option<Box<Outbox>>,
+    /// After so much silence the session is expired.
+    pub idle_timeout_ms: u32,
+    /// Which life of its index this is.
+    pub(crate) generation: u32,
+    /// What is being sent.
+    pub sending: Sending,
+    /// Empty heartbeats whose replies wait; they go out after all that is in the outbox.
+    pub pongs_pending: u8,
+    /// Heartbeats not answered yet, wherever their replies are.
+    pub pongs_unanswered: u8,
+    /// Where it stands.
+    pub phase: Phase,
+}
+
+impl<C> Session<C> {
+    /// A session that has just been accepted.
+    pub fn new(connection: C, now: Timestamp, idle_timeout_ms: u32) -> Session<C> {
+        Session {
+            connection,
+            opened_at: now,
+            last_activity: now,
+            partial: None,
+            outbox: None,
+            idle_timeout_ms,
+            generation: 0,
+            sending: Sending::Nothing,
+            pongs_pending: 0,
+            pongs_unanswered: 0,
+            phase: Phase::AwaitingHello,
+        }
+    }
+
+    /// Whether bytes for the peer are being sent or wait to be.
+    pub fn has_output(&self) -> bool {
+        self.sending != Sending::Nothing || self.pongs_pending > 0 || self.outbox.is_some()
+    }
+}
+
+// With a connection handle of 8 bytes, a session and its slot in the table fill one cache line.
+const _: () = assert!(size_of::<Option<Session<u64>>>() <= 64);

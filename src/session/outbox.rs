@@ -1,0 +1,52 @@
+//! What waits to be sent to one session, while an earlier send is in flight.
+//!
+//! Invariant: `queued_bytes` is the sum of the queue. An outbox exists only while it is needed: it
+//! is dropped when the last item has been sent.
+
+use std::collections::VecDeque;
+
+use crate::outgoing::Outgoing;
+use crate::time::Timestamp;
+
+/// One thing to send.
+#[derive(Debug)]
+pub struct Item {
+    /// The bytes.
+    pub outgoing: Outgoing,
+    /// How many heartbeats they answer.
+    pub pongs: u8,
+}
+
+/// A queue of things to send.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    queue: VecDeque<Item>,
+    queued_bytes: usize,
+    /// The peer takes nothing; if that has not changed by then, the session is given up.
+    pub stalled_until: Option<Timestamp>,
+}
+
+impl Outbox {
+    /// Appends an item.
+    pub fn push(&mut self, item: Item) {
+        self.queued_bytes += item.outgoing.len();
+        self.queue.push_back(item);
+    }
+
+    /// Takes the oldest item.
+    pub fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        self.queued_bytes -= item.outgoing.len();
+        Some(item)
+    }
+
+    /// Bytes that wait, not counting what is in flight.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}

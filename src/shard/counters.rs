@@ -1,0 +1,168 @@
+//! What a shard counts, and the laws by which its counters must balance.
+//!
+//! Every counter has a single writer, its shard; sums over shards are made by whoever reads.
+
+use std::ops::{Deref, DerefMut};
+
+use serde::Serialize;
+
+use super::reason::{CloseReason, Refusal};
+use crate::counters::counters;
+
+counters! {
+    /// The totals of a shard, or of several added up. All only grow, but the gauges `open`,
+    /// `heartbeats_pending`, `table_entries` and `sweeper_entries`.
+    Totals {
+        /// Connections that the kernel accepted for us.
+        accepted: sum,
+        /// Sessions opened.
+        opened: sum,
+        /// Sessions that are open now.
+        open: sum,
+        /// Connections whose close has completed.
+        released: sum,
+        /// Entries of the session table: the open and those whose close has not completed.
+        table_entries: sum,
+        /// Sessions that the sweeper knows.
+        sweeper_entries: sum,
+        /// Bytes that came from clients of open sessions.
+        bytes_received: sum,
+        /// Bytes that came for sessions that were being closed already.
+        bytes_ignored: sum,
+        /// Bytes that the kernel took from us.
+        bytes_sent: sum,
+        /// Whole, legal frames.
+        frames_received: sum,
+        /// HELLOs among them.
+        hellos_received: sum,
+        /// PINGs among them.
+        heartbeats_received: sum,
+        /// Heartbeats whose reply the kernel took.
+        heartbeats_answered: sum,
+        /// Heartbeats whose reply has not been sent yet.
+        heartbeats_pending: sum,
+        /// Heartbeats whose session was closed before the reply was sent.
+        heartbeats_dropped: sum,
+        /// PONGs received.
+        pongs_received: sum,
+        /// DATA messages received.
+        data_received: sum,
+        /// DATA messages queued to be sent back.
+        data_echoed: sum,
+        /// PUSH_ACKs received.
+        push_acks_received: sum,
+        /// Sends that took only a part of their bytes.
+        short_sends: sum,
+        /// Events for sessions that have gone.
+        stale_events: sum,
+        /// Sessions expired before their time; must stay 0.
+        expired_early: sum,
+        /// The greatest lateness of an expiry so far, in microseconds.
+        expiry_lateness_us_max: max,
+        /// The sum of the lateness of all expiries, in microseconds.
+        expiry_lateness_us_sum: sum,
+        /// Entries that the sweeper has looked at.
+        sweep_entries_visited: sum,
+        /// Times that a sweep ran out of budget and was continued in a later turn.
+        sweeps_continued: sum,
+    }
+}
+
+/// Everything that a shard counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Totals of all kinds.
+    pub totals: Totals,
+    /// Connections turned away, by [`Refusal`].
+    pub rejected: [u64; Refusal::COUNT],
+    /// Sessions closed, by [`CloseReason`].
+    pub closed: [u64; CloseReason::COUNT],
+}
+
+impl Deref for Counters {
+    type Target = Totals;
+
+    fn deref(&self) -> &Totals {
+        &self.totals
+    }
+}
+
+impl DerefMut for Counters {
+    fn deref_mut(&mut self) -> &mut Totals {
+        &mut self.totals
+    }
+}
+
+/// Two sides that must be equal.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Law {
+    /// What is claimed.
+    pub name: String,
+    /// Whether both sides are equal.
+    pub holds: bool,
+    /// The left side.
+    pub left: u64,
+    /// The right side.
+    pub right: u64,
+}
+
+impl Law {
+    /// The claim that `left` equals `right`.
+    pub fn new(name: &str, left: u64, right: u64) -> Law {
+        Law { name: name.to_owned(), holds: left == right, left, right }
+    }
+}
+
+impl Counters {
+    /// Adds another shard's counters.
+    pub fn add(&mut self, other: &Counters) {
+        self.totals.add(&other.totals);
+        add_each(&mut self.rejected, &other.rejected);
+        add_each(&mut self.closed, &other.closed);
+    }
+
+    /// Sessions closed, whatever the reason.
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+
+    /// Connections turned away, whatever the reason.
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.iter().sum()
+    }
+
+    /// Sessions closed for `reason`.
+    pub fn closed_for(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize]
+    }
+
+    /// The laws that hold between any two turns of the loop.
+    pub fn laws(&self) -> Vec<Law> {
+        vec![
+            Law::new(
+                "accepted = opened + rejected",
+                self.accepted,
+                self.opened + self.rejected_total(),
+            ),
+            Law::new("opened = open + closed", self.opened, self.open + self.closed_total()),
+            Law::new(
+                "opened = in the table + released",
+                self.opened,
+                self.table_entries + self.released,
+            ),
+            Law::new("open = in the sweeper", self.open, self.sweeper_entries),
+            Law::new(
+                "heartbeats received = answered + dropped + pending",
+                self.heartbeats_received,
+                self.heartbeats_answered + self.heartbeats_dropped + self.heartbeats_pending,
+            ),
+            Law::new("sessions expired before their time = 0", self.expired_early, 0),
+        ]
+    }
+}
+
+fn add_each<const N: usize>(sums: &mut [u64; N], values: &[u64; N]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += value;
+    }
+}

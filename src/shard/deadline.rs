@@ -1,0 +1,86 @@
+//! When a session is given up, and why: the earliest of the deadlines that apply to it.
+
+use std::time::Duration;
+
+use super::policy::Policy;
+use super::reason::CloseReason;
+use crate::session::{Phase, Session};
+use crate::time::{Tick, Timestamp};
+
+/// No deadline at all.
+const NEVER: Timestamp = Timestamp::from_nanos(u64::MAX);
+
+impl Policy {
+    /// The session's deadline as it is filed.
+    pub(super) fn deadline<C>(&self, session: &Session<C>) -> Tick {
+        self.tick.deadline(self.due(session).0)
+    }
+
+    /// When the session is given up if nothing changes, and for which reason.
+    pub(super) fn due<C>(&self, session: &Session<C>) -> (Timestamp, CloseReason) {
+        if !self.expiry {
+            return (NEVER, CloseReason::Expired);
+        }
+        let base = match session.phase {
+            Phase::AwaitingHello => {
+                (session.opened_at + self.hello_timeout, CloseReason::HelloTimeout)
+            }
+            Phase::Live | Phase::Closing => {
+                let timeout = Duration::from_millis(u64::from(session.idle_timeout_ms));
+                (session.last_activity + timeout, CloseReason::Expired)
+            }
+            Phase::Flushing => {
+                (session.last_activity + self.stall_timeout, CloseReason::StallTimeout)
+            }
+        };
+        let frame =
+            session.partial.as_ref().map(|partial| (partial.due, CloseReason::FrameTimeout));
+        let stall = session
+            .outbox
+            .as_ref()
+            .and_then(|outbox| outbox.stalled_until)
+            .map(|due| (due, CloseReason::StallTimeout));
+        [frame, stall]
+            .into_iter()
+            .flatten()
+            .fold(base, |first, other| if other.0 < first.0 { other } else { first })
+    }
+}
+
+/// The idle deadline of whoever shows life now: computed once per turn of the loop, since all who
+/// do share `now`, and nearly all share their timeout.
+#[derive(Debug, Default)]
+pub(super) struct DeadlineCache {
+    last: Option<(Timestamp, u32, Tick)>,
+}
+
+impl DeadlineCache {
+    /// The deadline of a live session of this timeout that has nothing unfinished.
+    #[inline]
+    pub(super) fn idle(
+        &mut self,
+        policy: &Policy,
+        idle_timeout_ms: u32,
+        last_activity: Timestamp,
+        now: Timestamp,
+    ) -> Tick {
+        match self.last {
+            Some((at, timeout_ms, deadline))
+                if at == now && timeout_ms == idle_timeout_ms && last_activity == now =>
+            {
+                deadline
+            }
+            _ => self.compute(policy, idle_timeout_ms, last_activity),
+        }
+    }
+
+    fn compute(&mut self, policy: &Policy, timeout_ms: u32, last_activity: Timestamp) -> Tick {
+        if !policy.expiry {
+            return Tick::NEVER;
+        }
+        let timeout = Duration::from_millis(u64::from(timeout_ms));
+        let deadline = policy.tick.deadline(last_activity + timeout);
+        self.last = Some((last_activity, timeout_ms, deadline));
+        deadline
+    }
+}

@@ -1,0 +1,396 @@
+//! The sans-IO core: events and `now` go in, effects come out.
+//!
+//! A shard owns its sessions, their deadlines and its counters. It reads no clock and knows no
+//! descriptor, so the same code runs under every engine and in tests with virtual time.
+//!
+//! # One heartbeat
+//! The engine calls [`Shard::received`] with the bytes; [`tcp`] finds a PING in them; the session's
+//! deadline moves (`refile`), and an [`Effect::Send`] with the reply waits for the engine. Nothing
+//! is allocated, locked or logged on that way.
+//!
+//! # One silent session
+//! The engine calls [`Shard::advance`]; the sweeper reports the index; an [`Effect::Close`] waits
+//! for the engine, which calls [`Shard::released`] when the connection is gone.
+//!
+//! # Invariants
+//! - A session is in the sweeper exactly as long as it is not [`Phase::Closing`].
+//! - An index is reused only after `released`: until then the engine may still report on it.
+
+mod counters;
+mod deadline;
+mod output;
+mod policy;
+mod reason;
+mod tcp;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use self::counters::{Counters, Law, Totals};
+use self::deadline::DeadlineCache;
+use self::output::BufferPool;
+pub use self::output::SendFailed;
+pub use self::policy::{Activity, Admission, Policy};
+pub use self::reason::{CloseReason, Refusal};
+use crate::limits::EXPIRED_PER_TURN_MAX;
+use crate::outgoing::Outgoing;
+use crate::session::{Phase, Sending, Session, SessionKey, SessionTable};
+use crate::sweep::{Progress, Sweeper};
+use crate::time::Timestamp;
+
+/// What the engine has to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send these bytes and call [`Shard::sent`] afterwards. One at a time per session.
+    Send {
+        /// To whom.
+        key: SessionKey,
+        /// What.
+        outgoing: Outgoing,
+    },
+    /// Receive no more, let what is in flight end, close, and call [`Shard::released`].
+    Close {
+        /// Whom.
+        key: SessionKey,
+    },
+}
+
+/// What can be told of a session.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+pub struct SessionView {
+    /// Where it stands in its life.
+    pub phase: Phase,
+    /// How long it has been open.
+    pub open_ms: u64,
+    /// How long it has been silent.
+    pub silent_ms: u64,
+    /// After so much silence it is expired.
+    pub idle_timeout_ms: u32,
+    /// Heartbeats whose reply has not been sent yet.
+    pub heartbeats_pending: u8,
+    /// Bytes that wait to be sent.
+    pub queued_bytes: u64,
+}
+
+/// How the receiving side of a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiveEnd {
+    /// The peer has closed its sending side.
+    Closed,
+    /// The connection has failed.
+    Failed,
+}
+
+/// One thread's share of the sessions. `C` is the engine's handle of a connection.
+pub struct Shard<S, C> {
+    number: u8,
+    policy: Policy,
+    admission: Arc<Admission>,
+    sessions: SessionTable<C>,
+    sweeper: S,
+    counters: Counters,
+    effects: Vec<Effect>,
+    buffers: BufferPool,
+    deadlines: DeadlineCache,
+    /// Sessions with a send of their own in flight since the last tick: the stalled among them.
+    senders: Vec<SessionKey>,
+    expired: Vec<u32>,
+    stopping: bool,
+}
+
+impl<S: Sweeper, C> Shard<S, C> {
+    /// An empty shard with room for `capacity` sessions.
+    pub fn new(
+        number: u8,
+        policy: Policy,
+        admission: Arc<Admission>,
+        sweeper: S,
+        capacity: usize,
+    ) -> Shard<S, C> {
+        Shard {
+            number,
+            policy,
+            admission,
+            sessions: SessionTable::with_capacity(capacity),
+            sweeper,
+            counters: Counters::default(),
+            effects: Vec::new(),
+            buffers: BufferPool::default(),
+            deadlines: DeadlineCache::default(),
+            senders: Vec::new(),
+            expired: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// A connection was accepted: it becomes a session, or is refused; then close it.
+    ///
+    /// # Errors
+    /// Why it was refused; that is counted already.
+    pub fn opened(&mut self, connection: C, now: Timestamp) -> Result<SessionKey, Refusal> {
+        self.counters.accepted += 1;
+        let refusal = if self.stopping {
+            Some(Refusal::Stopping)
+        } else if !self.admission.enter() {
+            Some(Refusal::MaxConnections)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.counters.rejected[refusal as usize] += 1;
+            return Err(refusal);
+        }
+        let idle_timeout_ms = millis(self.policy.idle_timeout);
+        let session = Session::new(connection, now, idle_timeout_ms);
+        let deadline = self.policy.deadline(&session);
+        let key = self.sessions.insert(session);
+        self.counters.opened += 1;
+        self.counters.open += 1;
+        self.sweeper.insert(key.index, deadline);
+        Ok(key)
+    }
+
+    /// A connection was lost before it could become a session.
+    pub fn refused(&mut self, refusal: Refusal) {
+        self.counters.accepted += 1;
+        self.counters.rejected[refusal as usize] += 1;
+    }
+
+    /// Bytes came.
+    pub fn received(&mut self, key: SessionKey, bytes: &[u8], now: Timestamp) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            self.counters.stale_events += 1;
+            return;
+        };
+        if matches!(session.phase, Phase::Flushing | Phase::Closing) {
+            self.counters.bytes_ignored += bytes.len() as u64;
+            return;
+        }
+        self.counters.bytes_received += bytes.len() as u64;
+        session.last_activity = now;
+        let mut context = tcp::Context {
+            policy: &self.policy,
+            counters: &mut self.counters,
+            buffers: &mut self.buffers,
+            effects: &mut self.effects,
+            senders: &mut self.senders,
+            shard: self.number,
+            key,
+            now,
+        };
+        match tcp::receive(session, bytes, &mut context) {
+            Ok(()) => {
+                self.refile(key, now);
+                self.flush(key);
+            }
+            Err(reason) => self.close(key, reason),
+        }
+    }
+
+    /// No more bytes will come. What is on its way to a peer that has only closed its sending side
+    /// is still sent, within the stall timeout.
+    pub fn receive_ended(&mut self, key: SessionKey, end: ReceiveEnd, now: Timestamp) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            self.counters.stale_events += 1;
+            return;
+        };
+        match (session.phase, end) {
+            (Phase::Closing, _) => {}
+            (_, ReceiveEnd::Failed) => self.close(key, CloseReason::PeerReset),
+            (_, ReceiveEnd::Closed) if session.has_output() => {
+                session.phase = Phase::Flushing;
+                session.last_activity = now;
+                session.partial = None;
+                self.refile(key, now);
+            }
+            (_, ReceiveEnd::Closed) => self.close(key, CloseReason::PeerClosed),
+        }
+    }
+
+    /// The engine has closed the connection and will not report on it again.
+    pub fn released(&mut self, key: SessionKey) {
+        match self.sessions.remove(key) {
+            Some(session) => {
+                debug_assert_eq!(session.phase, Phase::Closing, "only the closed are released");
+                self.admission.leave();
+                self.counters.released += 1;
+            }
+            None => self.counters.stale_events += 1,
+        }
+    }
+
+    /// Time has come to `now`, and all that arrived before was reported: gives up whoever is due.
+    /// Whether it got to the end; if not, call again in the next turn.
+    pub fn advance(&mut self, now: Timestamp) -> Progress {
+        self.mark_stalled(now);
+        let mut expired = std::mem::take(&mut self.expired);
+        let tick = self.policy.tick.current(now);
+        let progress = self.sweeper.advance(tick, EXPIRED_PER_TURN_MAX, &mut expired);
+        for index in expired.drain(..) {
+            if let Some(key) = self.sessions.key_at(index) {
+                self.give_up(key, now);
+            }
+        }
+        self.expired = expired;
+        self.counters.sweeps_continued += u64::from(progress == Progress::More);
+        progress
+    }
+
+    /// Closes a session that the sweeper has reported.
+    fn give_up(&mut self, key: SessionKey, now: Timestamp) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let (due, reason) = self.policy.due(session);
+        if now < due {
+            self.counters.expired_early += 1;
+        }
+        let lateness_us = now.since(due).as_micros() as u64;
+        self.counters.expiry_lateness_us_max =
+            self.counters.expiry_lateness_us_max.max(lateness_us);
+        self.counters.expiry_lateness_us_sum += lateness_us;
+        self.begin_close(key, reason);
+    }
+
+    /// Closes an open session: it leaves the sweeper, and the engine is told.
+    fn close(&mut self, key: SessionKey, reason: CloseReason) {
+        if !self.is_open(key) {
+            return;
+        }
+        self.sweeper.remove(key.index);
+        self.begin_close(key, reason);
+    }
+
+    /// The part of closing that is common to those who have left the sweeper already.
+    fn begin_close(&mut self, key: SessionKey, reason: CloseReason) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.phase = Phase::Closing;
+        session.partial = None;
+        self.counters.closed[reason as usize] += 1;
+        self.counters.open -= 1;
+        self.drop_output(key);
+        self.effects.push(Effect::Close { key });
+    }
+
+    /// Closes a session on request. Whether it was open.
+    pub fn kick(&mut self, key: SessionKey) -> bool {
+        let open = self.is_open(key);
+        self.close(key, CloseReason::Kicked);
+        open
+    }
+
+    /// What can be told of a session, if it is open.
+    pub fn view(&self, key: SessionKey, now: Timestamp) -> Option<SessionView> {
+        let session = self.sessions.get(key).filter(|_| self.is_open(key))?;
+        let queued = session.outbox.as_ref().map_or(0, |outbox| outbox.queued_bytes());
+        Some(SessionView {
+            phase: session.phase,
+            open_ms: now.since(session.opened_at).as_millis() as u64,
+            silent_ms: now.since(session.last_activity).as_millis() as u64,
+            idle_timeout_ms: session.idle_timeout_ms,
+            heartbeats_pending: session.pongs_unanswered,
+            queued_bytes: queued as u64,
+        })
+    }
+
+    fn is_open(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| session.phase != Phase::Closing)
+    }
+
+    /// Accepts nobody any more, and closes up to `budget` sessions. Whether all have gone.
+    pub fn stop(&mut self, budget: usize) -> bool {
+        self.stopping = true;
+        let open = self.sessions.keys().filter(|&key| self.is_open(key));
+        let doomed: Vec<SessionKey> = open.take(budget).collect();
+        for key in doomed {
+            self.close(key, CloseReason::ServerStopping);
+        }
+        self.sessions.is_empty()
+    }
+
+    /// The engine's handle of a connection, unless the session has gone.
+    pub fn connection_mut(&mut self, key: SessionKey) -> Option<&mut C> {
+        self.sessions.get_mut(key).map(|session| &mut session.connection)
+    }
+
+    /// The session, unless it has gone.
+    pub fn session(&self, key: SessionKey) -> Option<&Session<C>> {
+        self.sessions.get(key)
+    }
+
+    /// Takes the oldest effects out into `effects`, which should be empty.
+    pub fn take_effects(&mut self, effects: &mut Vec<Effect>) {
+        std::mem::swap(&mut self.effects, effects);
+    }
+
+    /// What this shard has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The shard's counters, for events that only the engine sees.
+    pub fn count_stale(&mut self) {
+        self.counters.stale_events += 1;
+    }
+
+    /// Sessions in the table, those that are being closed included.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether the table is empty.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// What this shard has counted, its gauges brought up to date.
+    pub fn publish(&mut self) -> &Counters {
+        self.counters.table_entries = self.sessions.len() as u64;
+        self.counters.sweeper_entries = self.sweeper.len() as u64;
+        self.counters.sweep_entries_visited = self.sweeper.entries_visited();
+        &self.counters
+    }
+
+    /// The sum of all sessions' unanswered heartbeats, counted anew: what the gauge must show.
+    pub fn count_pending(&self) -> u64 {
+        let sessions = self.sessions.keys().filter_map(|key| self.sessions.get(key));
+        sessions.map(|session| u64::from(session.pongs_unanswered)).sum()
+    }
+
+    /// Files the session's present deadline.
+    fn refile(&mut self, key: SessionKey, now: Timestamp) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let deadline =
+            match session {
+                Session { phase: Phase::Live, partial: None, outbox: None, .. } => self
+                    .deadlines
+                    .idle(&self.policy, session.idle_timeout_ms, session.last_activity, now),
+                _ => self.policy.deadline(session),
+            };
+        self.sweeper.touch(key.index, deadline);
+    }
+
+    /// Finds out who has been sending since before the last tick, and gives them a deadline.
+    fn mark_stalled(&mut self, now: Timestamp) {
+        if self.senders.is_empty() {
+            return;
+        }
+        let mut senders = std::mem::take(&mut self.senders);
+        for key in senders.drain(..) {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            if session.phase == Phase::Closing || session.sending == Sending::Nothing {
+                continue;
+            }
+            let stall_timeout = self.policy.stall_timeout;
+            let outbox = session.outbox.get_or_insert_default();
+            outbox.stalled_until.get_or_insert(now + stall_timeout);
+            self.refile(key, now);
+        }
+        self.senders = senders;
+    }
+}
+
+/// A duration in whole milliseconds, as the wire has it.
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

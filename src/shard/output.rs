@@ -1,0 +1,289 @@
+//! What goes out to a session: replies to heartbeats from static memory, everything else from a
+//! bounded queue; one send in flight.
+//!
+//! Invariant: `pongs_unanswered` = replies in flight + replies in the outbox + `pongs_pending`, and
+//! the pending ones go out after all that is in the outbox.
+
+use std::sync::Arc;
+
+use super::tcp::Context;
+use super::{Activity, CloseReason, Counters, Effect, Shard};
+use crate::limits::{PENDING_PONGS_MAX, SMALL_BUFFER_POOL_MAX};
+use crate::outgoing::{Outgoing, SMALL_BUFFER_BYTES, SmallBuffer};
+use crate::protocol::frame::{Frame, PONG};
+use crate::session::{Item, Phase, Sending, Session, SessionKey};
+use crate::sweep::Sweeper;
+use crate::time::Timestamp;
+
+/// As many replies to empty heartbeats as one session may have waiting.
+static PONGS: [u8; PONG.len() * PENDING_PONGS_MAX as usize] = {
+    let mut pongs = [0; PONG.len() * PENDING_PONGS_MAX as usize];
+    let mut at = 0;
+    while at < pongs.len() {
+        pongs[at] = PONG[at % PONG.len()];
+        at += 1;
+    }
+    pongs
+};
+
+const _: () = assert!(PONGS.len() <= u8::MAX as usize, "`Sending::Pongs::skip` is a u8");
+
+/// Small buffers for reuse, so that a heartbeat with a payload allocates nothing either.
+#[derive(Default)]
+pub(super) struct BufferPool {
+    free: Vec<SmallBuffer>,
+}
+
+impl BufferPool {
+    fn take(&mut self) -> SmallBuffer {
+        self.free.pop().unwrap_or_else(|| Box::new([0; SMALL_BUFFER_BYTES]))
+    }
+
+    fn give_back(&mut self, outgoing: Outgoing) {
+        if let Outgoing::Small { buffer, .. } = outgoing
+            && self.free.len() < SMALL_BUFFER_POOL_MAX
+        {
+            self.free.push(buffer);
+        }
+    }
+}
+
+/// Queues the reply to a heartbeat.
+///
+/// # Errors
+/// If more than [`PENDING_PONGS_MAX`] wait already.
+pub(super) fn queue_pong<C>(
+    session: &mut Session<C>,
+    payload: &[u8],
+    context: &mut Context<'_>,
+) -> Result<(), CloseReason> {
+    session.pongs_unanswered += 1;
+    context.counters.heartbeats_pending += 1;
+    if session.pongs_unanswered > PENDING_PONGS_MAX {
+        return Err(CloseReason::PingFlood);
+    }
+    if payload.is_empty() {
+        session.pongs_pending += 1;
+        return Ok(());
+    }
+    let outgoing = encode(&Frame::Pong(payload), context.buffers);
+    push_item(session, Item { outgoing, pongs: 1 }, context)
+}
+
+/// Queues a frame that answers no heartbeat.
+///
+/// # Errors
+/// If the queue is full.
+pub(super) fn queue_message<C>(
+    session: &mut Session<C>,
+    frame: &Frame<'_>,
+    context: &mut Context<'_>,
+) -> Result<(), CloseReason> {
+    let outgoing = encode(frame, context.buffers);
+    push_item(session, Item { outgoing, pongs: 0 }, context)
+}
+
+fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
+    let length = frame.encoded_bytes();
+    if length <= SMALL_BUFFER_BYTES {
+        let mut buffer = buffers.take();
+        frame.encode(&mut buffer[..]);
+        return Outgoing::small(buffer, length);
+    }
+    let mut bytes = vec![0; length];
+    frame.encode(&mut bytes);
+    Outgoing::shared(Arc::from(bytes))
+}
+
+/// Sends at once if nothing else is being sent or waits. Otherwise appends to the outbox, behind
+/// the replies that were pending before; the first item always fits, whatever its size.
+fn push_item<C>(
+    session: &mut Session<C>,
+    item: Item,
+    context: &mut Context<'_>,
+) -> Result<(), CloseReason> {
+    if !session.has_output() {
+        session.sending = Sending::Item { pongs: item.pongs };
+        context.senders.push(context.key);
+        context.effects.push(Effect::Send { key: context.key, outgoing: item.outgoing });
+        return Ok(());
+    }
+    let pending = std::mem::take(&mut session.pongs_pending);
+    let outbox = session.outbox.get_or_insert_default();
+    if pending > 0 {
+        let bytes = &PONGS[..usize::from(pending) * PONG.len()];
+        outbox.push(Item { outgoing: Outgoing::Static(bytes), pongs: pending });
+    }
+    let queued_bytes = outbox.queued_bytes();
+    let full =
+        queued_bytes > 0 && queued_bytes + item.outgoing.len() > context.policy.send_queue_bytes;
+    if full {
+        return Err(CloseReason::SendQueueFull);
+    }
+    outbox.push(item);
+    Ok(())
+}
+
+impl<S: Sweeper, C> Shard<S, C> {
+    /// The send that an [`Effect::Send`] asked for has ended: with a number of bytes, or not at
+    /// all. `outgoing` is what was sent, unless it was static.
+    pub fn sent(
+        &mut self,
+        key: SessionKey,
+        outgoing: Option<Outgoing>,
+        result: Result<usize, SendFailed>,
+        now: Timestamp,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            self.counters.stale_events += 1;
+            return;
+        };
+        let sending = std::mem::replace(&mut session.sending, Sending::Nothing);
+        let sent_bytes = result.unwrap_or(0);
+        self.counters.bytes_sent += sent_bytes as u64;
+        let rest = match sending {
+            Sending::Pongs { count, skip } => rest_of_pongs(count, skip, sent_bytes),
+            Sending::Item { .. } => outgoing.and_then(|mut outgoing| {
+                outgoing.advance(sent_bytes);
+                if outgoing.is_empty() {
+                    self.buffers.give_back(outgoing);
+                    return None;
+                }
+                Some(outgoing)
+            }),
+            Sending::Nothing => None,
+        };
+        if session.phase == Phase::Closing || result.is_err() {
+            let answered = rest.is_none() && result.is_ok();
+            settle(session, sending, answered, &mut self.counters);
+            self.close(key, CloseReason::PeerReset);
+            return;
+        }
+        match rest {
+            Some(rest) => self.resend(key, sending, rest, sent_bytes, now),
+            None => {
+                settle(session, sending, true, &mut self.counters);
+                self.sent_whole(key, now);
+            }
+        }
+    }
+
+    /// Sends what a short send has left over.
+    fn resend(
+        &mut self,
+        key: SessionKey,
+        sending: Sending,
+        rest: Outgoing,
+        sent_bytes: usize,
+        now: Timestamp,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        self.counters.short_sends += 1;
+        session.sending = match sending {
+            Sending::Pongs { count, skip } => {
+                Sending::Pongs { count, skip: skip + sent_bytes as u8 }
+            }
+            other => other,
+        };
+        if let (Some(outbox), true) = (&mut session.outbox, sent_bytes > 0) {
+            outbox.stalled_until = None;
+        }
+        self.senders.push(key);
+        self.effects.push(Effect::Send { key, outgoing: rest });
+        self.refile(key, now);
+    }
+
+    /// Everything of one send has gone: goes on with the next.
+    fn sent_whole(&mut self, key: SessionKey, now: Timestamp) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let mut changed = false;
+        if let Some(outbox) = &mut session.outbox {
+            changed = outbox.stalled_until.take().is_some();
+            if outbox.is_empty() {
+                session.outbox = None;
+                changed = true;
+            }
+        }
+        if self.policy.activity == Activity::Any && session.phase != Phase::Flushing {
+            session.last_activity = now;
+            changed = true;
+        }
+        if changed {
+            self.refile(key, now);
+        }
+        self.flush(key);
+    }
+
+    /// Starts the next send, if none is in flight and something waits. Closes who was only kept
+    /// for what was on its way to him.
+    pub(super) fn flush(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.sending != Sending::Nothing {
+            return;
+        }
+        let outgoing = match session.outbox.as_mut().and_then(|outbox| outbox.pop()) {
+            Some(Item { outgoing: Outgoing::Static(bytes), pongs }) => {
+                session.sending = Sending::Pongs { count: pongs, skip: 0 };
+                Outgoing::Static(bytes)
+            }
+            Some(Item { outgoing, pongs }) => {
+                session.sending = Sending::Item { pongs };
+                self.senders.push(key);
+                outgoing
+            }
+            None if session.pongs_pending > 0 => {
+                let count = std::mem::take(&mut session.pongs_pending);
+                session.sending = Sending::Pongs { count, skip: 0 };
+                Outgoing::Static(&PONGS[..usize::from(count) * PONG.len()])
+            }
+            None if session.phase == Phase::Flushing => {
+                self.close(key, CloseReason::PeerClosed);
+                return;
+            }
+            None => return,
+        };
+        self.effects.push(Effect::Send { key, outgoing });
+    }
+
+    /// Forgets what waited for a session that is being closed. What is in flight is settled by its
+    /// completion.
+    pub(super) fn drop_output(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.outbox = None;
+        session.pongs_pending = 0;
+        let in_flight = pongs_of(session.sending);
+        let dropped = session.pongs_unanswered - in_flight;
+        session.pongs_unanswered = in_flight;
+        self.counters.heartbeats_pending -= u64::from(dropped);
+        self.counters.heartbeats_dropped += u64::from(dropped);
+    }
+}
+
+/// The engine could not send: the connection is broken, or the send was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendFailed;
+
+/// What is left of `count` replies of which `skip` bytes were written before, and `sent` now.
+fn rest_of_pongs(count: u8, skip: u8, sent: usize) -> Option<Outgoing> {
+    let rest = &PONGS[usize::from(skip) + sent..usize::from(count) * PONG.len()];
+    (!rest.is_empty()).then_some(Outgoing::Static(rest))
+}
+
+fn pongs_of(sending: Sending) -> u8 {
+    match sending {
+        Sending::Nothing => 0,
+        Sending::Pongs { count, .. } => count,
+        Sending::Item { pongs } => pongs,
+    }
+}
+
+/// Accounts for the heartbeats that a send which has ended was to answer.
+fn settle<C>(session: &mut Session<C>, sending: Sending, answered: bool, counters: &mut Counters) {
+    let pongs = pongs_of(sending);
+    session.pongs_unanswered -= pongs;
+    counters.heartbeats_pending -= u64::from(pongs);
+    match answered {
+        true => counters.heartbeats_answered += u64::from(pongs),
+        false => counters.heartbeats_dropped += u64::from(pongs),
+    }
+}

@@ -1,0 +1,75 @@
+//! Why sessions end, and why connections never become sessions. Each is counted.
+
+/// Declares an enum whose values have names for counters and reports.
+macro_rules! named {
+    ($(#[$outer:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$inner])* $variant,)+ }
+
+        impl $name {
+            /// All values, in the order of their numbers.
+            pub const ALL: &[$name] = &[$($name::$variant,)+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in counters and reports.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+named! {
+    /// Why a session was closed.
+    CloseReason {
+        /// The peer closed, or closed its sending side.
+        PeerClosed = "peer_closed",
+        /// The peer reset the connection, or TCP gave it up.
+        PeerReset = "peer_reset",
+        /// Silent for the idle timeout.
+        Expired = "expired",
+        /// No complete first frame within the hello timeout.
+        HelloTimeout = "hello_timeout",
+        /// A frame was begun and not completed within the frame timeout.
+        FrameTimeout = "frame_timeout",
+        /// The peer did not read for the stall timeout.
+        StallTimeout = "stall_timeout",
+        /// A frame of length 0.
+        IllegalLengthZero = "illegal_length_zero",
+        /// A frame of kind 0.
+        IllegalKindZero = "illegal_kind_zero",
+        /// A frame of an unknown kind.
+        IllegalKindUnknown = "illegal_kind_unknown",
+        /// A frame over `--max-frame`.
+        IllegalOversize = "illegal_oversize",
+        /// A payload that is too short or too long for its kind.
+        IllegalPayloadLength = "illegal_payload_length",
+        /// A HELLO of another version.
+        IllegalHelloVersion = "illegal_hello_version",
+        /// A frame that only servers send, or a HELLO that was not the first frame.
+        IllegalUnexpected = "illegal_unexpected",
+        /// More heartbeats than replies may wait.
+        PingFlood = "ping_flood",
+        /// More bytes waited for the client than `--send-queue` allows.
+        SendQueueFull = "send_queue_full",
+        /// Closed by way of the control plane.
+        Kicked = "kicked",
+        /// The server is stopping.
+        ServerStopping = "server_stopping",
+    }
+}
+
+named! {
+    /// Why an accepted connection did not become a session.
+    Refusal {
+        /// `--max-connections` are open.
+        MaxConnections = "max_connections",
+        /// The table of the ring that accepted it was full.
+        RingFull = "ring_full",
+        /// The server is stopping.
+        Stopping = "stopping",
+    }
+}

@@ -1,0 +1,110 @@
+//! Every socket option, by socket2. What is set on a listener is inherited by what it accepts, so
+//! a connection costs no system call of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::limits::LISTEN_BACKLOG;
+
+/// TCP's own way to find dead peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Between probes.
+    pub interval: Duration,
+    /// Unanswered probes that end the connection.
+    pub count: u32,
+}
+
+/// What accepted sockets inherit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketOptions {
+    /// SO_KEEPALIVE with its times, or not at all.
+    pub keepalive: Option<Keepalive>,
+    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody has it.
+    #[error(
+        "cannot listen on {address}: the address is in use; stop whoever has it (`ss -ltnp 'sport \
+         = :{port}'` tells), or choose another port, or port 0 for any free one. A client's own \
+         port may be it too: `sysctl -w net.ipv4.ip_local_reserved_ports={port}` keeps them off"
+    )]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+        /// Its port.
+        port: u16,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address}: {source}")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Makes `count` listeners on one address that share its connections by hash (SO_REUSEPORT), and
+/// tells the address, with the port that was picked if it was 0.
+///
+/// # Errors
+/// If the address is in use, by another process or by a former group of this one, or not ours.
+pub fn listeners(
+    address: SocketAddr,
+    count: usize,
+    options: &SocketOptions,
+) -> Result<(SocketAddr, Vec<OwnedFd>), ListenError> {
+    let explain = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { address, port: address.port() },
+        _ => ListenError::Other { address, source },
+    };
+    // With SO_REUSEPORT we could join the group of another server of the same user and take half
+    // of its clients. Without it the bind fails if anybody listens there.
+    let trial = new_socket(address, false).map_err(explain)?;
+    trial.bind(&address.into()).map_err(explain)?;
+    let bound = trial.local_addr().map_err(explain)?.as_socket().unwrap_or(address);
+    drop(trial);
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        listeners.push(listener(bound, options).map_err(explain)?.into());
+    }
+    Ok((bound, listeners))
+}
+
+fn new_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restart must not wait for TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    Ok(socket)
+}
+
+fn listener(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
+    let socket = new_socket(address, true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(keepalive) = options.keepalive {
+        let times = TcpKeepalive::new()
+            .with_time(keepalive.idle)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.count);
+        socket.set_tcp_keepalive(&times)?;
+    }
+    socket.set_tcp_user_timeout(options.user_timeout)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket)
+}

@@ -1,0 +1,125 @@
+//! Starting a server as a user would, and talking to it byte by byte.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// A heartbeat and its reply.
+pub const PING: &[u8] = &[0, 1, 3];
+pub const PONG: &[u8] = &[0, 1, 4];
+
+/// Nothing on loopback takes so long: whoever waits for it longer waits in vain.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    pub ready: Value,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts `heartwheel serve` on a free port with these flags beside.
+    pub fn start(flags: &[&str]) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_heartwheel"))
+            .args(["serve", "--listen", "tcp://127.0.0.1:0", "--shards", "1"])
+            .args(["--admin", "127.0.0.1:0"])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("the ready line");
+        let ready: Value = serde_json::from_str(&line).expect("the ready line is JSON");
+        assert_eq!(ready["ready"], true);
+        let url = ready["listen"][0].as_str().expect("an address");
+        let address = url.strip_prefix("tcp://").expect("a TCP address").parse().expect("parses");
+        Server { child, stdout, ready, address }
+    }
+
+    pub fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).expect("the server accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_nodelay(true).expect("nodelay can be set");
+        Client { stream }
+    }
+
+    pub fn signal(&self, signal: i32) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("a pid");
+        let signal = rustix::process::Signal::from_named_raw(signal).expect("a signal");
+        rustix::process::kill_process(pid, signal).expect("our own child can be signalled");
+    }
+
+    /// Stops the server by SIGTERM: it must exit with 0, all laws holding. Gives its counters.
+    pub fn stop(mut self) -> Value {
+        self.signal(libc::SIGTERM);
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).expect("the final line");
+        let last: Value = serde_json::from_str(&text).expect("the final line is JSON");
+        for law in last["laws"].as_array().expect("laws") {
+            assert_eq!(law["holds"], true, "{law} in {last:#}");
+        }
+        let status = self.child.wait().expect("it ends");
+        assert_eq!(status.code(), Some(0));
+        last["counters"].clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client on a blocking socket.
+pub struct Client {
+    pub stream: TcpStream,
+}
+
+impl Client {
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
+    }
+
+    /// Exactly so many bytes.
+    pub fn receive(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).expect("the server answers");
+        bytes
+    }
+
+    pub fn heartbeat(&mut self) {
+        self.send(PING);
+        assert_eq!(self.receive(3), PONG);
+    }
+
+    /// Everything until the server closes. A reset counts as a close: it is what a close becomes
+    /// when bytes were left unread.
+    pub fn receive_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.stream.read_to_end(&mut bytes) {
+            Ok(_) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => bytes,
+            Err(error) => panic!("the server should have closed: {error}"),
+        }
+    }
+
+    /// Resets the connection instead of closing it.
+    pub fn reset(self) {
+        let socket = socket2::Socket::from(self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("linger can be set");
+    }
+}
+
+/// A counter by its path, 0 if it is absent.
+pub fn count(counters: &Value, path: &[&str]) -> u64 {
+    path.iter().fold(counters, |value, key| &value[key]).as_u64().unwrap_or(0)
+}

@@ -1,0 +1,253 @@
+//! The engine on real sockets: from accept to expiry, and everything that can go wrong between.
+
+mod common;
+
+use std::io::Read;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use common::{PING, PONG, Server, count};
+
+#[test]
+fn a_silent_session_is_expired_never_early_and_the_talkative_live() {
+    let server = Server::start(&["--idle-timeout", "600ms", "--heartbeat-interval", "200ms"]);
+    let mut silent = server.connect();
+    let mut talkative = server.connect();
+    silent.heartbeat();
+    let last_sent = Instant::now();
+    silent.send(PING);
+    assert_eq!(silent.receive(3), PONG);
+    silent.stream.set_nonblocking(true).expect("can be set");
+    let mut buffer = [0; 1];
+    let closed_after = loop {
+        talkative.heartbeat();
+        match silent.stream.read(&mut buffer) {
+            Ok(0) => break last_sent.elapsed(),
+            Ok(_) => panic!("nobody asked for anything"),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    assert!(closed_after >= Duration::from_millis(600), "early: {closed_after:?}");
+    talkative.heartbeat();
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "expired"]), 1);
+    assert_eq!(count(&counters, &["expired_early"]), 0);
+    assert_eq!(count(&counters, &["closed", "server_stopping"]), 1);
+    assert_eq!(counters["heartbeats_received"], counters["heartbeats_answered"]);
+}
+
+#[test]
+fn nobody_is_expired_for_a_pause_of_the_server() {
+    let server = Server::start(&["--idle-timeout", "500ms", "--heartbeat-interval", "100ms"]);
+    let mut clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.heartbeat();
+    }
+    server.signal(libc::SIGSTOP);
+    // Three timeouts long; the clients go on, and their bytes wait in the kernel.
+    for _ in 0..10 {
+        for client in &mut clients {
+            client.send(PING);
+        }
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    server.signal(libc::SIGCONT);
+    for client in &mut clients {
+        assert_eq!(client.receive(30), PONG.repeat(10));
+    }
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "expired"]), 0);
+    assert_eq!(count(&counters, &["closed", "server_stopping"]), 50);
+}
+
+#[test]
+fn every_way_to_leave_has_its_reason() {
+    let server = Server::start(&[]);
+    let mut half = server.connect();
+    half.send(&PING.repeat(3));
+    half.stream.shutdown(Shutdown::Write).expect("can be shut down");
+    assert_eq!(half.receive_to_end(), PONG.repeat(3), "what was on its way still comes");
+    let mut closed = server.connect();
+    closed.heartbeat();
+    drop(closed);
+    let mut reset = server.connect();
+    reset.heartbeat();
+    reset.reset();
+    let mut alive = server.connect();
+    alive.heartbeat();
+    std::thread::sleep(Duration::from_millis(200));
+    alive.heartbeat();
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "peer_closed"]), 2);
+    assert_eq!(count(&counters, &["closed", "peer_reset"]), 1);
+    assert_eq!(count(&counters, &["closed", "server_stopping"]), 1);
+}
+
+#[test]
+fn illegal_probes_are_closed_without_an_answer_and_counted() {
+    let server = Server::start(&["--max-frame", "1000", "--frame-timeout", "300ms"]);
+    let probes: [(&[u8], &str); 8] = [
+        (&[0, 0], "illegal_length_zero"),
+        (&[0, 5, 0], "illegal_kind_zero"),
+        (&[0, 5, 99], "illegal_kind_unknown"),
+        (&[0xff, 0xff], "illegal_oversize"),
+        (&[0, 127, 3], "illegal_payload_length"),
+        (&[0, 6, 1, 9], "illegal_hello_version"),
+        (&[0, 7, 8, 0, 0, 0, 0, 0, 0], "illegal_unexpected"),
+        (b"GET / HTTP/1.1\r\n\r\n", "illegal_oversize"),
+    ];
+    for (bytes, reason) in probes {
+        let mut client = server.connect();
+        client.send(bytes);
+        assert_eq!(client.receive_to_end(), b"", "{reason}");
+    }
+    let mut dribbling = server.connect();
+    dribbling.send(&[0, 9, 7, 1, 2]);
+    assert_eq!(dribbling.receive_to_end(), b"");
+    let counters = server.stop();
+    for (_, reason) in probes {
+        let expected = probes.iter().filter(|probe| probe.1 == reason).count() as u64;
+        assert_eq!(count(&counters, &["closed", reason]), expected, "{reason}");
+    }
+    assert_eq!(count(&counters, &["closed", "frame_timeout"]), 1);
+}
+
+#[test]
+fn frames_may_come_byte_by_byte() {
+    let server = Server::start(&["--echo"]);
+    let mut client = server.connect();
+    let message: Vec<u8> = [0, 5, 7].into_iter().chain(*b"wxyz").collect();
+    for byte in PING.iter().chain(&message).chain(PING) {
+        client.send(&[*byte]);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(client.receive(13), [PONG, &message, PONG].concat());
+    server.stop();
+}
+
+#[test]
+fn connections_over_the_limit_are_refused_and_the_live_ones_feel_nothing() {
+    let server = Server::start(&["--max-connections", "10"]);
+    let mut live: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    for client in &mut live {
+        client.heartbeat();
+    }
+    for _ in 0..5 {
+        assert_eq!(server.connect().receive_to_end(), b"");
+    }
+    for client in &mut live {
+        client.heartbeat();
+    }
+    drop(live.pop());
+    std::thread::sleep(Duration::from_millis(100));
+    server.connect().heartbeat();
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["rejected", "max_connections"]), 5);
+    assert_eq!(count(&counters, &["opened"]), 11);
+}
+
+#[test]
+fn a_full_descriptor_table_makes_newcomers_wait_or_go_and_hurts_nobody_else() {
+    let server = Server::start(&["--ring-slots", "32", "--rings-per-shard", "1"]);
+    let capacity = server.ready["capacity"].as_u64().expect("a number");
+    assert!(capacity < 32, "the ready line tells what fits: {capacity}");
+    let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    let mut served = Vec::new();
+    for mut client in clients.drain(..) {
+        client.stream.set_read_timeout(Some(Duration::from_millis(300))).expect("can be set");
+        client.send(PING);
+        let mut reply = [0; 3];
+        if client.stream.read_exact(&mut reply).is_ok() {
+            served.push(client);
+        }
+    }
+    assert!(!served.is_empty() && served.len() <= 32, "{}", served.len());
+    for client in &mut served {
+        client.heartbeat();
+    }
+    drop(served);
+    std::thread::sleep(Duration::from_millis(500));
+    let mut late = server.connect();
+    late.heartbeat();
+    let counters = server.stop();
+    let refused = count(&counters, &["rejected", "max_connections"])
+        + count(&counters, &["rejected", "ring_full"]);
+    assert!(refused + count(&counters, &["engine", "accepts_paused"]) > 0, "{counters:#}");
+}
+
+#[test]
+fn a_starved_buffer_ring_loses_nothing() {
+    let server = Server::start(&["--ring-buffers", "2", "--ring-buffer-size", "16"]);
+    let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    for _ in 0..5 {
+        server.signal(libc::SIGSTOP);
+        for client in &mut clients {
+            client.send(&PING.repeat(8));
+        }
+        server.signal(libc::SIGCONT);
+        for client in &mut clients {
+            assert_eq!(client.receive(24), PONG.repeat(8));
+        }
+    }
+    let counters = server.stop();
+    assert!(count(&counters, &["engine", "receives_starved"]) > 0, "{counters:#}");
+    assert_eq!(count(&counters, &["heartbeats_answered"]), 200 * 5 * 8);
+}
+
+#[test]
+fn an_overflowing_completion_queue_loses_nothing() {
+    let server = Server::start(&["--ring-completions", "4"]);
+    let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    for _ in 0..5 {
+        server.signal(libc::SIGSTOP);
+        for client in &mut clients {
+            client.send(PING);
+        }
+        server.signal(libc::SIGCONT);
+        for client in &mut clients {
+            assert_eq!(client.receive(3), PONG);
+        }
+    }
+    let counters = server.stop();
+    assert!(count(&counters, &["ring", "completion_overflows"]) > 0, "{counters:#}");
+    assert_eq!(count(&counters, &["heartbeats_answered"]), 200 * 5);
+}
+
+#[test]
+fn a_client_that_never_reads_harms_only_itself() {
+    let server = Server::start(&["--echo", "--stall-timeout", "500ms", "--send-queue", "64KiB"]);
+    let mut deaf = server.connect();
+    deaf.stream.set_write_timeout(Some(Duration::from_millis(200))).expect("can be set");
+    let message: Vec<u8> = [0x40, 1, 7].into_iter().chain(vec![7; 0x4000]).collect();
+    let mut other = server.connect();
+    // Enough to fill both socket buffers and the queue; the server closes at one of its bounds.
+    for _ in 0..2_000 {
+        if std::io::Write::write_all(&mut deaf.stream, &message).is_err() {
+            break;
+        }
+        other.heartbeat();
+    }
+    std::thread::sleep(Duration::from_millis(800));
+    other.heartbeat();
+    drop(deaf);
+    let counters = server.stop();
+    let closed = count(&counters, &["closed", "send_queue_full"])
+        + count(&counters, &["closed", "stall_timeout"]);
+    assert_eq!(closed, 1, "{counters:#}");
+}
+
+#[test]
+fn many_connections_come_and_go_over_several_rings() {
+    let flags = ["--rings-per-shard", "3", "--ring-slots", "400", "--max-connections", "600"];
+    let server = Server::start(&flags);
+    assert_eq!(server.ready["rings"], 3);
+    for _ in 0..4 {
+        let mut clients: Vec<_> = (0..300).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.heartbeat();
+        }
+    }
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["opened"]), 1_200);
+    assert_eq!(count(&counters, &["released"]), 1_200);
+}

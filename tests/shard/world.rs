@@ -1,0 +1,194 @@
+//! A toy engine around one shard: it does at once what the shard wants, in virtual time.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use heartwheel::outgoing::Outgoing;
+use heartwheel::protocol::frame::Frame;
+use heartwheel::session::SessionKey;
+use heartwheel::shard::{
+    Admission, CloseReason, Counters, Effect, Policy, ReceiveEnd, Refusal, SendFailed, Shard,
+};
+use heartwheel::sweep::{AnySweeper, Progress, Strategy};
+use heartwheel::time::{Tick, Timestamp};
+
+pub const PING: &[u8] = &[0, 1, 3];
+pub const PONG: &[u8] = &[0, 1, 4];
+
+pub fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+pub fn encode(frame: &Frame<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; frame.encoded_bytes()];
+    frame.encode(&mut bytes);
+    bytes
+}
+
+pub struct World {
+    shard: Shard<AnySweeper, ()>,
+    pub now: Timestamp,
+    sent: HashMap<SessionKey, Vec<u8>>,
+    closed: HashMap<SessionKey, CloseReason>,
+    /// Sends that the peer has not taken yet.
+    in_flight: VecDeque<(SessionKey, Outgoing)>,
+    /// How many bytes the next sends take; all of them once this is used up.
+    sizes: VecDeque<usize>,
+    /// Peers that read nothing.
+    pub deaf: bool,
+    counted: Vec<u64>,
+}
+
+impl World {
+    pub fn new(policy: Policy) -> World {
+        World::with_limit(policy, 1_000)
+    }
+
+    pub fn with_limit(policy: Policy, limit: usize) -> World {
+        let sweeper = AnySweeper::new(Strategy::DEFAULT, 1_000, Tick(0));
+        World {
+            shard: Shard::new(3, policy, Admission::new(limit), sweeper, 1_000),
+            now: Timestamp::from_nanos(1_234_567),
+            sent: HashMap::new(),
+            closed: HashMap::new(),
+            in_flight: VecDeque::new(),
+            sizes: VecDeque::new(),
+            deaf: false,
+            counted: vec![0; CloseReason::COUNT],
+        }
+    }
+
+    pub fn try_connect(&mut self) -> Result<SessionKey, Refusal> {
+        self.shard.opened((), self.now)
+    }
+
+    pub fn connect(&mut self) -> SessionKey {
+        self.try_connect().expect("there is room")
+    }
+
+    pub fn receive(&mut self, key: SessionKey, bytes: &[u8]) {
+        self.shard.received(key, bytes, self.now);
+        self.settle();
+    }
+
+    /// Bytes come, but sends make one step only.
+    pub fn receive_later(&mut self, key: SessionKey, bytes: &[u8]) {
+        self.shard.received(key, bytes, self.now);
+        self.apply();
+        self.complete_one();
+    }
+
+    pub fn peer_closes(&mut self, key: SessionKey) {
+        self.shard.receive_ended(key, ReceiveEnd::Closed, self.now);
+        self.apply();
+    }
+
+    pub fn send_fails(&mut self, key: SessionKey) {
+        let place = self.in_flight.iter().position(|(owner, _)| *owner == key);
+        let (_, outgoing) = place.and_then(|at| self.in_flight.remove(at)).expect("in flight");
+        self.shard.sent(key, Some(outgoing), Err(SendFailed), self.now);
+        self.apply();
+    }
+
+    pub fn stop(&mut self, budget: usize) {
+        self.shard.stop(budget);
+        self.apply();
+    }
+
+    /// Time passes in steps of a millisecond at most, each of which sweeps.
+    pub fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        while self.now < end {
+            self.now = (self.now + ms(1)).min(end);
+            self.sweep();
+        }
+    }
+
+    /// Time passes at one stroke, as when the process was stopped.
+    pub fn jump(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.sweep();
+    }
+
+    fn sweep(&mut self) {
+        while self.shard.advance(self.now) == Progress::More {
+            self.apply();
+        }
+        self.apply();
+    }
+
+    pub fn take_at_most(&mut self, sizes: &[usize]) {
+        self.sizes = sizes.iter().copied().collect();
+    }
+
+    /// Completes sends until nothing is in flight, unless the peers are deaf.
+    pub fn settle(&mut self) {
+        self.apply();
+        while !self.deaf && !self.in_flight.is_empty() {
+            self.complete_one();
+        }
+    }
+
+    fn complete_one(&mut self) {
+        if self.deaf {
+            return;
+        }
+        let Some((key, outgoing)) = self.in_flight.pop_front() else { return };
+        let size = self.sizes.pop_front().unwrap_or(usize::MAX).min(outgoing.len());
+        self.sent.entry(key).or_default().extend(&outgoing.as_bytes()[..size]);
+        // As the ring does it: static bytes do not come back.
+        let back = (!matches!(outgoing, Outgoing::Static(_))).then_some(outgoing);
+        self.shard.sent(key, back, Ok(size), self.now);
+        self.apply();
+    }
+
+    fn apply(&mut self) {
+        let mut effects = Vec::new();
+        self.shard.take_effects(&mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Send { key, outgoing } => {
+                    let twice = self.in_flight.iter().any(|(other, _)| *other == key);
+                    assert!(!twice, "one send in flight per session");
+                    self.in_flight.push_back((key, outgoing));
+                }
+                Effect::Close { key } => self.close(key),
+            }
+        }
+    }
+
+    fn close(&mut self, key: SessionKey) {
+        // The reason is told by the counter that has moved since the last close.
+        let now = self.shard.counters().closed;
+        let mut moved = (0..CloseReason::COUNT).filter(|&at| now[at] > self.counted[at]);
+        let at = moved.next().expect("every close has a reason");
+        self.counted[at] += 1;
+        self.closed.insert(key, CloseReason::ALL[at]);
+        if let Some(place) = self.in_flight.iter().position(|(owner, _)| *owner == key) {
+            let (_, outgoing) = self.in_flight.remove(place).expect("just found");
+            self.shard.sent(key, Some(outgoing), Err(SendFailed), self.now);
+        }
+        self.shard.released(key);
+    }
+
+    pub fn sent_to(&self, key: SessionKey) -> &[u8] {
+        self.sent.get(&key).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn closed_for(&self, key: SessionKey) -> Option<CloseReason> {
+        self.closed.get(&key).copied()
+    }
+
+    pub fn counters(&self) -> &Counters {
+        self.shard.counters()
+    }
+
+    pub fn check_laws(&mut self) {
+        for law in self.shard.publish().laws() {
+            assert!(law.holds, "{law:?}");
+        }
+        assert_eq!(self.shard.counters().heartbeats_pending, self.shard.count_pending());
+        let bytes: usize = self.sent.values().map(Vec::len).sum();
+        assert_eq!(self.shard.counters().bytes_sent, bytes as u64);
+    }
+}

@@ -1,0 +1,138 @@
+//! What a user sees when the server cannot start: one clear line that names the cure.
+#![expect(unsafe_code, reason = "a seccomp filter is installed between fork and exec")]
+
+mod common;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+
+use common::Server;
+
+fn serve(flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heartwheel"));
+    command.arg("serve").args(flags);
+    command
+}
+
+/// The one line on standard error; nothing may have been printed on standard output.
+fn complaint(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    assert!(output.stdout.is_empty(), "no ready line: {}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(text.lines().count(), 1, "one line: {text}");
+    text
+}
+
+#[test]
+fn flags_that_cannot_work_are_refused_with_the_cure() {
+    let cases: [(&[&str], &str); 13] = [
+        (&["--sweep", "magic"], "block-wheel"),
+        (&["--engine", "windows"], "uring"),
+        (&["--heartbeat-interval", "90s", "--idle-timeout", "60s"], "three intervals"),
+        (&["--idle-timeout", "50ms", "--heartbeat-interval", "10ms"], "tick"),
+        (&["--tick", "10us"], "at least"),
+        (&["--listen", "127.0.0.1:7400"], "tcp://"),
+        (&["--listen", "tcp://localhost"], "IP address"),
+        (&["--keepalive", "1h"], "IDLE,INTERVAL,COUNT"),
+        (&["--admin", "0.0.0.0:7480"], "--admin-public"),
+        (&["--admin", "nowhere"], "unix:PATH"),
+        (&["--shards", "0"], "1 to 256"),
+        (&["--max-frame", "0"], "at least 1"),
+        (&["--config", "/nonexistent.toml"], "No such file"),
+    ];
+    for (flags, cure) in cases {
+        let output = serve(flags).output().expect("it runs");
+        let text = complaint(&output);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {text}");
+        assert!(text.contains(cure), "{flags:?}: {text}");
+    }
+}
+
+#[test]
+fn a_file_sets_flags_and_the_command_line_wins() {
+    let path = std::env::temp_dir().join(format!("heartwheel-{}.toml", std::process::id()));
+    let file = path.to_str().expect("a plain path");
+    std::fs::write(&path, "max-connections = \"2k\"\nshards = 2\nsweep = \"map-scan\"\n")
+        .expect("written");
+    let server = Server::start(&["--config", file]);
+    assert_eq!(server.ready["capacity"], 2_000);
+    assert_eq!(server.ready["sweep"], "map-scan");
+    assert_eq!(server.ready["shards"], 1, "the command line says 1");
+    drop(server);
+    std::fs::write(&path, "max-conections = 5\n").expect("written");
+    let output = serve(&["--config", file]).output().expect("it runs");
+    std::fs::remove_file(&path).expect("removed");
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("max-conections"), "an unknown key is named: {text}");
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let server = Server::start(&[]);
+    let url = format!("tcp://{}", server.address);
+    let output = serve(&["--listen", &url, "--admin", "off"]).output().expect("it runs");
+    let text = complaint(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("in use") && text.contains(&server.address.to_string()), "{text}");
+}
+
+#[test]
+fn too_low_a_descriptor_limit_is_named() {
+    let mut command =
+        serve(&["--listen", "tcp://127.0.0.1:0", "--max-connections", "10m", "--admin", "off"]);
+    // SAFETY: setrlimit is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 256, rlim_max: 256 };
+            match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    let output = command.output().expect("it runs");
+    let text = complaint(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("RLIMIT_NOFILE") && text.contains("ulimit"), "{text}");
+}
+
+#[test]
+fn a_forbidden_io_uring_is_named_with_its_sysctl() {
+    let forbidden = without_io_uring(libc::EPERM as u32).output().expect("it runs");
+    let text = complaint(&forbidden);
+    assert_eq!(forbidden.status.code(), Some(1));
+    assert!(text.contains("kernel.io_uring_disabled") && text.contains("seccomp"), "{text}");
+    let missing = without_io_uring(libc::ENOSYS as u32).output().expect("it runs");
+    let text = complaint(&missing);
+    assert!(text.contains("CONFIG_IO_URING") && text.contains("6.1"), "{text}");
+}
+
+/// A server whose `io_uring_setup` fails with `errno`, as under a container's seccomp filter.
+fn without_io_uring(errno: u32) -> Command {
+    let mut command = serve(&["--listen", "tcp://127.0.0.1:0", "--admin", "off"]);
+    // SAFETY: prctl is async-signal-safe, and the filter lives on the stack until it is copied.
+    unsafe {
+        command.pre_exec(move || {
+            let instruction =
+                |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+            let mut filter = [
+                instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+                instruction(
+                    libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                    0,
+                    1,
+                    libc::SYS_io_uring_setup as u32,
+                ),
+                instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno),
+                instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+            ];
+            let program =
+                libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            let installed = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+                    == 0;
+            if installed { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+    command
+}

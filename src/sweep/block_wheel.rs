@@ -116,14 +116,16 @@ impl BlockWheel {
         }
     }
 
-    /// A touch that comes from or goes to a deadline that no lane can say.
+    /// A touch that comes from or goes to a deadline that no lane can say, or to one in the past.
     #[cold]
+    #[inline(never)]
     fn touch_off_dial(&mut self, index: u32, deadline: Tick) {
         self.clear(index);
         self.set(index, deadline);
     }
 
     /// Sees to it that `block` is looked at when `distance` ticks have passed, or before.
+    #[inline(never)]
     fn file_by(&mut self, block: u32, distance: u16) {
         if matches!(self.mode, Mode::Straight { .. }) {
             return;
@@ -235,16 +237,20 @@ impl Sweeper for BlockWheel {
 
     #[inline]
     fn touch(&mut self, index: u32, deadline: Tick) {
-        let distance = deadline.0.saturating_sub(self.wheel.cursor());
+        // What is past wraps to a distance beyond the horizon.
+        let distance = deadline.0.wrapping_sub(self.wheel.cursor());
         let dial = self.lanes.dial;
         let lane = self.lanes.blocks.lane_mut(index);
         let old = *lane;
         if old < FIRST || distance >= HORIZON_TICKS {
             return self.touch_off_dial(index, deadline);
         }
-        *lane = dial.lane(distance as u16);
+        let new = dial.lane(distance as u16);
+        *lane = new;
         // A block is never filed after its earliest lane: only an earlier one can change that.
-        if (distance as u16) < dial.distance(old) {
+        // Where the way from the old lane to the new one leads past the end of the dial, it is
+        // counted too long by what is not on the dial. Then asking for nothing does no harm.
+        if new.wrapping_sub(old) > distance as u16 {
             self.file_by(index / BLOCK_LANES as u32, distance as u16);
         }
     }

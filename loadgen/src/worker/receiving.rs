@@ -8,6 +8,7 @@ use super::opening::reason;
 use super::{State, Worker};
 use crate::limits;
 use crate::oracle::{self, Ending, Verdict};
+use crate::stats::AFTER_THE_END;
 use crate::wire::{Illegal, Incoming};
 
 impl Worker {
@@ -146,7 +147,7 @@ impl Worker {
             idle_timeout: client.idle_timeout(),
         });
         self.stats.silenced += u64::from(silent);
-        let how = if self.stock_taken { "after the end" } else { how };
+        let how = if self.stock_taken { AFTER_THE_END } else { how };
         *self.stats.closed_by_server.entry(how).or_default() += 1;
         match verdict {
             Verdict::Expired { late_at_most } => {

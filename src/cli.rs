@@ -21,7 +21,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server.
-    #[command(after_help = SERVE_EXAMPLES)]
+    #[command(after_help = SERVE_EXAMPLES, args_override_self = true)]
     Serve(Box<ServeArgs>),
 }
 
@@ -58,9 +58,12 @@ serve_args! {
     /// Listen here: tcp://ADDR:PORT, repeatable; port 0 picks one [default: tcp://127.0.0.1:7400]
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
-    /// The control plane's address, or off [default: off]
+    /// The control plane's address, or off [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR:PORT|unix:PATH|off")]
     admin: Option<String>,
+    /// Let the control plane listen where others can reach it
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    admin_public: Option<bool>,
     /// The way to the kernel: uring [default: uring]
     #[arg(long)]
     engine: Option<String>,
@@ -79,7 +82,7 @@ serve_args! {
     /// Told to clients in WELCOME [default: 30s]
     #[arg(long, value_name = "DURATION")]
     heartbeat_interval: Option<Span>,
-    /// A session silent for this long is expired: never earlier, at most a tick later [default: 90s]
+    /// A session silent for so long is expired: never early, at most a tick late [default: 90s]
     #[arg(long, value_name = "DURATION")]
     idle_timeout: Option<Span>,
     /// The granularity of expiry [default: 100ms]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::ServeArgs;
+use crate::control::AdminAddress;
 use crate::engine::Tuning;
 use crate::limits::{
     COMPLETION_ENTRIES, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX,
@@ -18,11 +19,16 @@ use crate::sweep::Strategy;
 use crate::time::TickLength;
 use crate::units::{Bytes, Count, Span};
 
+/// Where the control plane listens if nothing is said.
+const ADMIN_DEFAULT: &str = "127.0.0.1:7480";
+
 /// Everything that `serve` needs to know.
 #[derive(Debug)]
 pub struct Config {
     /// Addresses of the TCP protocol.
     pub listen: Vec<SocketAddr>,
+    /// Where the control plane listens, if at all.
+    pub admin: Option<AdminAddress>,
     /// How expired sessions are found.
     pub sweep: Strategy,
     /// Threads; as many as there are usable cores if not given.
@@ -104,8 +110,10 @@ impl Config {
             user_timeout: args.user_timeout.map(|span| span.0),
         };
         let count = args.max_connections.unwrap_or(Count(100_000)).0;
+        let admin = args.admin.as_deref().unwrap_or(ADMIN_DEFAULT);
         let config = Config {
             listen,
+            admin: parse_admin(admin, args.admin_public.unwrap_or(false))?,
             sweep,
             shards: args.shards,
             rings_per_shard: args.rings_per_shard,
@@ -208,10 +216,27 @@ fn check_absent(args: &ServeArgs) -> Result<(), ConfigError> {
         None | Some("uring") => {}
         Some(other) => return Err(value("engine", other, "no such engine; there is: uring")),
     }
-    match args.admin.as_deref() {
-        None | Some("off") => Ok(()),
-        Some(other) => Err(value("admin", other, "this version has no control plane; say off")),
+    Ok(())
+}
+
+/// `ADDR:PORT`, `unix:PATH` or `off`. Whoever reaches the control plane can close sessions, so an
+/// address that others can reach must be asked for.
+fn parse_admin(text: &str, public: bool) -> Result<Option<AdminAddress>, ConfigError> {
+    if text == "off" {
+        return Ok(None);
     }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Some(AdminAddress::Unix(PathBuf::from(path))));
+    }
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| value("admin", text, "write it like 127.0.0.1:7480, unix:PATH or off"))?;
+    if !address.ip().is_loopback() && !public {
+        let reason = "others could reach it, and close sessions without being asked who they are; \
+                      use a loopback address or unix:PATH, or say --admin-public";
+        return Err(value("admin", text, reason));
+    }
+    Ok(Some(AdminAddress::Tcp(address)))
 }
 
 fn parse_listen(url: &str) -> Result<SocketAddr, ConfigError> {

@@ -8,15 +8,18 @@
 macro_rules! counters {
     (
         $(#[$outer:meta])*
-        $name:ident { $($(#[$inner:meta])* $field:ident: $join:ident,)+ }
+        $name:ident { $($(#[doc = $help:literal])+ $field:ident: $join:ident,)+ }
     ) => {
         $(#[$outer])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct $name { $($(#[$inner])* pub $field: u64,)+ }
+        pub struct $name { $($(#[doc = $help])+ pub $field: u64,)+ }
 
         impl $name {
             /// The names of the counters, in the order of `values`.
             pub const NAMES: &[&str] = &[$(stringify!($field),)+];
+
+            /// What each of them counts.
+            pub const HELP: &[&str] = &[$(concat!($($help),+),)+];
 
             /// Joins another set into this one.
             pub fn add(&mut self, other: &$name) {
@@ -65,6 +68,7 @@ mod tests {
         total.add(&Sample { seen: 4, worst: 2 });
         assert_eq!(total, Sample { seen: 7, worst: 9 });
         assert_eq!(Sample::NAMES, ["seen", "worst"]);
+        assert_eq!(Sample::HELP, [" A sum.", " A maximum."]);
         assert_eq!(Sample::from_values(total.values()), total);
     }
 }

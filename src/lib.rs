@@ -27,6 +27,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod counters;
 pub mod engine;
 pub mod host;

@@ -71,11 +71,32 @@ pub const LISTEN_BACKLOG: i32 = 4_096;
 /// How long accepting rests after the kernel has said that a table is full.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// The longest sweep that is told apart from longer ones, in microseconds.
+pub const SWEEP_US_MAX: u64 = 60_000_000;
+
 /// How often a shard publishes its counters.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a server that was told to stop waits for its sessions to be closed.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Admin connections that are served at a time; the others wait.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+
+/// The header of an admin request must be complete by then.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest header of an admin request, in bytes.
+pub const ADMIN_HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// The largest body of an admin request, in bytes.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// An admin connection lives no longer than this.
+pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A shard that has not answered the control plane by then is given up on.
+pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The shortest tick that can be asked for: below it the loop would do little else.
 pub const TICK_MIN: Duration = Duration::from_millis(1);

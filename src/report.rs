@@ -15,6 +15,25 @@ pub struct FinalLine {
     laws: Vec<Law>,
 }
 
+/// What `/stats` tells: each shard's counters as one moment saw them, and their sum.
+pub fn stats(engine: &str, sweep: &str, reports: &[EngineReport]) -> Value {
+    let shards: Vec<Value> = reports
+        .iter()
+        .map(|report| {
+            let counters = to_json(&report.counters, &report.engine, &report.ring);
+            json!({ "counters": counters, "laws": report.laws() })
+        })
+        .collect();
+    let FinalLine { counters, laws, .. } = FinalLine::new(reports);
+    json!({
+        "engine": engine,
+        "sweep": sweep,
+        "counters": counters,
+        "laws": laws,
+        "shards": shards,
+    })
+}
+
 impl FinalLine {
     /// The sum over the shards; a law of the whole holds if its sums are equal.
     pub fn new<'a>(reports: impl IntoIterator<Item = &'a EngineReport>) -> FinalLine {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -12,6 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::config::Config;
+use crate::control::{AdminAddress, AdminListener, Control, ServerHandle, ShardHandle};
 use crate::engine::uring::UringEngine;
 use crate::engine::{
     Command, DoesNotFit, EngineConfig, EngineError, EngineReport, Layout, MailSender, Mailbox,
@@ -38,6 +40,14 @@ pub enum ServerError {
     /// More connections than the rings can hold.
     #[error(transparent)]
     DoesNotFit(#[from] DoesNotFit),
+    /// The control plane's address cannot be listened on.
+    #[error("--admin {address}: {source}; choose another address, or off")]
+    Admin {
+        /// The address.
+        address: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// A shard's engine failed.
     #[error("shard {shard}: {source}")]
     Engine {
@@ -72,6 +82,9 @@ pub struct ReadyLine {
     capacity: usize,
 }
 
+/// The engine's name.
+const ENGINE: &str = "uring";
+
 /// What the main thread waits for.
 enum Event {
     Ready,
@@ -99,24 +112,41 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
     )?;
     let (events, inbox) = channel();
     let signals = watch_signals(events.clone()).map_err(system("watching for signals"))?;
+    let admin = bind_admin(config)?;
     let (addresses, sockets) = listen(config, shards * layout.rings_per_shard)?;
 
     let server = Server::start(config, &layout, &cores, shards, sockets, &events)
         .map_err(system("starting a thread"))?;
-    let outcome = server.serve(&inbox, || {
-        ready(&ReadyLine {
-            ready: true,
-            listen: addresses.iter().map(|address| format!("tcp://{address}")).collect(),
-            admin: None,
-            engine: "uring",
-            sweep: config.sweep.to_string(),
-            shards,
-            rings: shards * layout.rings_per_shard,
-            capacity: layout.capacity,
-        });
-    });
+    let handle = server.handle(config);
+    let ready_line = ReadyLine {
+        ready: true,
+        listen: addresses.iter().map(|address| format!("tcp://{address}")).collect(),
+        admin: admin.as_ref().map(AdminListener::name),
+        engine: ENGINE,
+        sweep: config.sweep.to_string(),
+        shards,
+        rings: shards * layout.rings_per_shard,
+        capacity: layout.capacity,
+    };
+    let control = admin
+        .map(|listener| Control::start(listener, Arc::clone(&handle)))
+        .transpose()
+        .map_err(system("starting a thread"))?;
+    let outcome = server.serve(&inbox, &handle, || ready(&ready_line));
+    drop(control);
     signals.close();
     outcome
+}
+
+fn bind_admin(config: &Config) -> Result<Option<AdminListener>, ServerError> {
+    let Some(address) = &config.admin else { return Ok(None) };
+    AdminListener::bind(address).map(Some).map_err(|source| ServerError::Admin {
+        address: match address {
+            AdminAddress::Tcp(address) => address.to_string(),
+            AdminAddress::Unix(path) => format!("unix:{}", path.display()),
+        },
+        source,
+    })
 }
 
 /// The running shards.
@@ -174,10 +204,27 @@ impl Server {
         Ok(server)
     }
 
+    /// What the control plane may know.
+    fn handle(&self, config: &Config) -> Arc<ServerHandle> {
+        let shards = self.mail.iter().zip(&self.statuses);
+        Arc::new(ServerHandle {
+            shards: shards
+                .map(|(mail, status)| ShardHandle {
+                    mail: mail.clone(),
+                    status: Arc::clone(status),
+                })
+                .collect(),
+            engine: ENGINE,
+            sweep: config.sweep.to_string(),
+            ready: AtomicBool::new(false),
+        })
+    }
+
     /// Waits until all shards are ready, then until all have ended.
     fn serve(
         self,
         inbox: &Receiver<Event>,
+        handle: &ServerHandle,
         ready: impl FnOnce(),
     ) -> Result<FinalLine, ServerError> {
         let shards = self.threads.len();
@@ -189,11 +236,13 @@ impl Server {
                 Ok(Event::Ready) => {
                     waiting -= 1;
                     if let (0, Some(ready)) = (waiting, ready.take_if(|_| waiting == 0)) {
+                        handle.ready.store(true, Ordering::Relaxed);
                         ready();
                     }
                 }
                 Ok(Event::Signal(signal)) => {
                     tracing::info!(signal, "stopping");
+                    handle.ready.store(false, Ordering::Relaxed);
                     for mail in &self.mail {
                         mail.send(Command::Stop);
                     }

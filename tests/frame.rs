@@ -82,7 +82,10 @@ proptest! {
     /// More bytes never change what the first ones showed: an illegal frame stays illegal for the
     /// same reason, and it is known by its header.
     #[test]
-    fn a_verdict_is_final_and_needs_no_payload(bytes in vec(any::<u8>(), 0..64), limit in 1_usize..400) {
+    fn a_verdict_is_final_and_needs_no_payload(
+        bytes in vec(any::<u8>(), 0..64),
+        limit in 1_usize..400,
+    ) {
         let verdicts: Vec<_> = (0..=bytes.len()).map(|cut| parse(&bytes[..cut], limit)).collect();
         if let Some(first) = verdicts.iter().position(Result::is_err) {
             prop_assert!(first <= 4, "known by the header and the version byte");

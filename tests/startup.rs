@@ -24,7 +24,7 @@ fn complaint(output: &Output) -> String {
 
 #[test]
 fn flags_that_cannot_work_are_refused_with_the_cure() {
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["--sweep", "magic"], "block-wheel"),
         (&["--engine", "windows"], "uring"),
         (&["--heartbeat-interval", "90s", "--idle-timeout", "60s"], "three intervals"),
@@ -33,6 +33,8 @@ fn flags_that_cannot_work_are_refused_with_the_cure() {
         (&["--listen", "127.0.0.1:7400"], "tcp://"),
         (&["--listen", "tcp://localhost"], "IP address"),
         (&["--keepalive", "1h"], "IDLE,INTERVAL,COUNT"),
+        (&["--admin", "0.0.0.0:7480"], "--admin-public"),
+        (&["--admin", "nowhere"], "unix:PATH"),
         (&["--shards", "0"], "1 to 256"),
         (&["--max-frame", "0"], "at least 1"),
         (&["--config", "/nonexistent.toml"], "No such file"),
@@ -68,7 +70,7 @@ fn a_file_sets_flags_and_the_command_line_wins() {
 fn an_address_in_use_is_named() {
     let server = Server::start(&[]);
     let url = format!("tcp://{}", server.address);
-    let output = serve(&["--listen", &url]).output().expect("it runs");
+    let output = serve(&["--listen", &url, "--admin", "off"]).output().expect("it runs");
     let text = complaint(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("in use") && text.contains(&server.address.to_string()), "{text}");
@@ -76,7 +78,8 @@ fn an_address_in_use_is_named() {
 
 #[test]
 fn too_low_a_descriptor_limit_is_named() {
-    let mut command = serve(&["--listen", "tcp://127.0.0.1:0", "--max-connections", "10m"]);
+    let mut command =
+        serve(&["--listen", "tcp://127.0.0.1:0", "--max-connections", "10m", "--admin", "off"]);
     // SAFETY: setrlimit is async-signal-safe.
     unsafe {
         command.pre_exec(|| {
@@ -106,7 +109,7 @@ fn a_forbidden_io_uring_is_named_with_its_sysctl() {
 
 /// A server whose `io_uring_setup` fails with `errno`, as under a container's seccomp filter.
 fn without_io_uring(errno: u32) -> Command {
-    let mut command = serve(&["--listen", "tcp://127.0.0.1:0"]);
+    let mut command = serve(&["--listen", "tcp://127.0.0.1:0", "--admin", "off"]);
     // SAFETY: prctl is async-signal-safe, and the filter lives on the stack until it is copied.
     unsafe {
         command.pre_exec(move || {

@@ -24,12 +24,16 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     ("report", &["engine", "ring", "shard"]),
     ("cli", &["units"]),
-    ("config", &["cli", "engine", "limits", "shard", "socket", "sweep", "time", "units"]),
+    ("control", &["engine", "limits", "report", "ring", "session", "shard"]),
+    (
+        "config",
+        &["cli", "control", "engine", "limits", "shard", "socket", "sweep", "time", "units"],
+    ),
     (
         "server",
         &[
-            "config", "engine", "host", "limits", "report", "ring", "shard", "socket", "sweep",
-            "time",
+            "config", "control", "engine", "host", "limits", "report", "ring", "shard", "socket",
+            "sweep", "time",
         ],
     ),
 ];

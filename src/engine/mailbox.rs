@@ -7,12 +7,45 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::oneshot;
+
+use crate::session::SessionKey;
+use crate::shard::{SessionView, Shard};
+use crate::sweep::Sweeper;
+use crate::time::Timestamp;
 
 /// What a shard can be told.
 #[derive(Debug)]
 pub enum Command {
     /// Accept nobody any more, close every session, and end.
     Stop,
+    /// Tell about a session, if it is still there.
+    Inspect {
+        /// Which.
+        key: SessionKey,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Option<SessionView>>,
+    },
+    /// Close a session. The answer is whether it was still there.
+    Kick {
+        /// Which.
+        key: SessionKey,
+        /// Where the answer goes.
+        reply: oneshot::Sender<bool>,
+    },
+}
+
+impl Command {
+    /// Does what concerns the shard alone. Whether the engine has to stop.
+    pub fn obey<S: Sweeper, C>(self, shard: &mut Shard<S, C>, now: Timestamp) -> bool {
+        // Whoever asked may have gone: then nobody hears the answer.
+        match self {
+            Command::Stop => return true,
+            Command::Inspect { key, reply } => drop(reply.send(shard.view(key, now))),
+            Command::Kick { key, reply } => drop(reply.send(shard.kick(key))),
+        }
+        false
+    }
 }
 
 /// The sending end; clones share the queue.

@@ -67,7 +67,7 @@ counters! {
         turns: sum,
         /// Receives that ended because no buffer was free, and were armed again.
         receives_starved: sum,
-        /// Receives that ended for another reason than their connection's end, and were armed again.
+        /// Receives that ended while their connection went on, and were armed again.
         receives_rearmed: sum,
         /// Accepts that ended and were armed again.
         accepts_rearmed: sum,
@@ -77,6 +77,16 @@ counters! {
         accept_errors: sum,
         /// Receive buffers that the engine holds; 0 between turns.
         buffers_held: sum,
+        /// Sweeps: one per tick, and one for each continuation.
+        sweeps: sum,
+        /// The median duration of a sweep in microseconds, in the slowest shard.
+        sweep_us_p50: max,
+        /// The 99th percentile of it.
+        sweep_us_p99: max,
+        /// The 99.9th percentile of it.
+        sweep_us_p999: max,
+        /// The longest sweep.
+        sweep_us_max: max,
         /// CPU time of the shard's thread, in microseconds.
         cpu_us: sum,
         /// Turns after which something was left undone, so that nobody was expired.

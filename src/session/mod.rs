@@ -6,12 +6,15 @@
 mod outbox;
 mod table;
 
+use serde::Serialize;
+
 pub use self::outbox::{Item, Outbox};
 pub use self::table::{SessionId, SessionKey, SessionTable};
 use crate::time::Timestamp;
 
 /// Where a session stands in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Connected; its first frame has not come yet.
     AwaitingHello,

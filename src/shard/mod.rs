@@ -26,6 +26,8 @@ mod tcp;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 pub use self::counters::{Counters, Law, Totals};
 use self::deadline::DeadlineCache;
 use self::output::BufferPool;
@@ -53,6 +55,23 @@ pub enum Effect {
         /// Whom.
         key: SessionKey,
     },
+}
+
+/// What can be told of a session.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+pub struct SessionView {
+    /// Where it stands in its life.
+    pub phase: Phase,
+    /// How long it has been open.
+    pub open_ms: u64,
+    /// How long it has been silent.
+    pub silent_ms: u64,
+    /// After so much silence it is expired.
+    pub idle_timeout_ms: u32,
+    /// Heartbeats whose reply has not been sent yet.
+    pub heartbeats_pending: u8,
+    /// Bytes that wait to be sent.
+    pub queued_bytes: u64,
 }
 
 /// How the receiving side of a connection ended.
@@ -235,7 +254,7 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     /// Closes an open session: it leaves the sweeper, and the engine is told.
     fn close(&mut self, key: SessionKey, reason: CloseReason) {
-        if self.sessions.get(key).is_none_or(|session| session.phase == Phase::Closing) {
+        if !self.is_open(key) {
             return;
         }
         self.sweeper.remove(key.index);
@@ -253,13 +272,36 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.effects.push(Effect::Close { key });
     }
 
+    /// Closes a session on request. Whether it was open.
+    pub fn kick(&mut self, key: SessionKey) -> bool {
+        let open = self.is_open(key);
+        self.close(key, CloseReason::Kicked);
+        open
+    }
+
+    /// What can be told of a session, if it is open.
+    pub fn view(&self, key: SessionKey, now: Timestamp) -> Option<SessionView> {
+        let session = self.sessions.get(key).filter(|_| self.is_open(key))?;
+        let queued = session.outbox.as_ref().map_or(0, |outbox| outbox.queued_bytes());
+        Some(SessionView {
+            phase: session.phase,
+            open_ms: now.since(session.opened_at).as_millis() as u64,
+            silent_ms: now.since(session.last_activity).as_millis() as u64,
+            idle_timeout_ms: session.idle_timeout_ms,
+            heartbeats_pending: session.pongs_unanswered,
+            queued_bytes: queued as u64,
+        })
+    }
+
+    fn is_open(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| session.phase != Phase::Closing)
+    }
+
     /// Accepts nobody any more, and closes up to `budget` sessions. Whether all have gone.
     pub fn stop(&mut self, budget: usize) -> bool {
         self.stopping = true;
-        let open = |key: &SessionKey| {
-            self.sessions.get(*key).is_some_and(|session| session.phase != Phase::Closing)
-        };
-        let doomed: Vec<SessionKey> = self.sessions.keys().filter(open).take(budget).collect();
+        let open = self.sessions.keys().filter(|&key| self.is_open(key));
+        let doomed: Vec<SessionKey> = open.take(budget).collect();
         for key in doomed {
             self.close(key, CloseReason::ServerStopping);
         }

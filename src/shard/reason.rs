@@ -55,6 +55,8 @@ named! {
         PingFlood = "ping_flood",
         /// More bytes waited for the client than `--send-queue` allows.
         SendQueueFull = "send_queue_full",
+        /// Closed by way of the control plane.
+        Kicked = "kicked",
         /// The server is stopping.
         ServerStopping = "server_stopping",
     }

@@ -58,7 +58,9 @@ macro_rules! strategies {
         impl Sweeper for AnySweeper {
             #[inline]
             fn insert(&mut self, index: u32, deadline: Tick) {
-                match self { $(AnySweeper::$strategy(sweeper) => sweeper.insert(index, deadline),)+ }
+                match self {
+                    $(AnySweeper::$strategy(sweeper) => sweeper.insert(index, deadline),)+
+                }
             }
 
             #[inline]

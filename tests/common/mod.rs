@@ -28,6 +28,7 @@ impl Server {
     pub fn start(flags: &[&str]) -> Server {
         let mut child = Command::new(env!("CARGO_BIN_EXE_heartwheel"))
             .args(["serve", "--listen", "tcp://127.0.0.1:0", "--shards", "1"])
+            .args(["--admin", "127.0.0.1:0"])
             .args(flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

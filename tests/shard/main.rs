@@ -117,7 +117,10 @@ fn any_input() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     /// However the bytes are cut, the same comes out, down to the reason of a close.
     #[test]
-    fn any_split_of_the_bytes_means_the_same(input in any_input(), cuts in vec(0.0..1.0_f64, 0..9)) {
+    fn any_split_of_the_bytes_means_the_same(
+        input in any_input(),
+        cuts in vec(0.0..1.0_f64, 0..9),
+    ) {
         let policy = Policy { echo: true, ..Policy::default() };
         let mut whole = World::new(policy.clone());
         let client = whole.connect();

@@ -18,19 +18,21 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
+
 pub use self::connection::Connection;
 use self::member::Member;
 use crate::engine::{
-    Command, EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Status, Tuning,
+    EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Status, Tuning,
 };
 use crate::limits::{
     COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX, PUBLISH_INTERVAL,
-    STOP_TIMEOUT,
+    STOP_TIMEOUT, SWEEP_US_MAX,
 };
 use crate::ring::{Completion, Op, RingCounters, RingError, Tag, Wait};
 use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
-use crate::time::{Clock, TickLength, Timestamp};
+use crate::time::{Clock, Tick, TickLength, Timestamp};
 
 /// The ring that sleeps.
 const MAIN: usize = 0;
@@ -46,6 +48,9 @@ pub struct UringEngine<S> {
     counters: EngineCounters,
     batch: Vec<Completion>,
     effects: Vec<Effect>,
+    /// The tick up to which everybody who was due has been given up.
+    swept: Tick,
+    sweep_us: Histogram<u32>,
     woken: bool,
     status: Arc<Status>,
     publish_at: Timestamp,
@@ -86,6 +91,9 @@ impl<S: Sweeper> UringEngine<S> {
             counters: EngineCounters::default(),
             batch: Vec::with_capacity(COMPLETIONS_PER_BATCH),
             effects: Vec::new(),
+            swept: Tick::NEVER,
+            sweep_us: Histogram::new_with_bounds(1, SWEEP_US_MAX, 2)
+                .expect("the bounds are constant"),
             woken: false,
             status: config.status,
             publish_at: Timestamp::ZERO,
@@ -112,8 +120,7 @@ impl<S: Sweeper> UringEngine<S> {
                 self.counters.busy_turns += 1;
             } else {
                 // All that had arrived before `now` has been seen: time may pass.
-                unfinished = self.shard.advance(now) == Progress::More;
-                self.apply_effects();
+                unfinished = self.sweep(now) == Progress::More;
             }
             self.keep_house(now);
         }
@@ -186,6 +193,25 @@ impl<S: Sweeper> UringEngine<S> {
         Ok(())
     }
 
+    /// Gives up whoever is due, once a tick, and in the turns after that until all are.
+    fn sweep(&mut self, now: Timestamp) -> Progress {
+        let tick = self.tick.current(now);
+        if tick == self.swept {
+            return Progress::Done;
+        }
+        let begun = self.clock.now();
+        let progress = self.shard.advance(now);
+        let took = self.clock.now().since(begun);
+        if progress == Progress::Done {
+            self.swept = tick;
+        }
+        self.apply_effects();
+        self.counters.sweeps += 1;
+        // A value beyond the histogram's range counts as its greatest.
+        self.sweep_us.saturating_record(took.as_micros() as u64);
+        progress
+    }
+
     /// What is done once a turn: publishing, commands, accepts that rest, stopping.
     fn keep_house(&mut self, now: Timestamp) {
         if now >= self.publish_at {
@@ -197,10 +223,11 @@ impl<S: Sweeper> UringEngine<S> {
         }
         if std::mem::take(&mut self.woken) {
             while let Some(command) = self.mailbox.take() {
-                match command {
-                    Command::Stop => self.stop_by = Some(now + STOP_TIMEOUT),
+                if command.obey(&mut self.shard, now) {
+                    self.stop_by = Some(now + STOP_TIMEOUT);
                 }
             }
+            self.apply_effects();
         }
         if self.stop_by.is_some() {
             for member in &mut self.members {
@@ -233,6 +260,10 @@ impl<S: Sweeper> UringEngine<S> {
             ring.add(&member.ring.counters());
             self.counters.buffers_held += u64::from(member.ring.buffers_held());
         }
+        self.counters.sweep_us_p50 = self.sweep_us.value_at_quantile(0.5);
+        self.counters.sweep_us_p99 = self.sweep_us.value_at_quantile(0.99);
+        self.counters.sweep_us_p999 = self.sweep_us.value_at_quantile(0.999);
+        self.counters.sweep_us_max = self.sweep_us.max();
         self.counters.cpu_us = thread_cpu_us();
         let counters = self.shard.publish().clone();
         let report = EngineReport { counters, engine: self.counters, ring };

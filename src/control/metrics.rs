@@ -1,0 +1,134 @@
+//! The counters in Prometheus' text format, through the `metrics` facade.
+//!
+//! Names follow from the counters' own: `_total` for what only grows, base units, and a label for
+//! the shard. Nothing accumulates here: each scrape sets all values from what was published.
+
+use metrics::{Label, counter, gauge};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use crate::engine::{EngineCounters, EngineReport};
+use crate::ring::RingCounters;
+use crate::shard::{CloseReason, Refusal, Totals};
+
+/// What may fall as well as rise.
+const GAUGES: &[&str] =
+    &["open", "heartbeats_pending", "table_entries", "sweeper_entries", "buffers_held"];
+
+/// One scrape.
+pub(super) fn render(reports: &[EngineReport]) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        for (shard, report) in reports.iter().enumerate() {
+            record(&shard.to_string(), report);
+        }
+        if let Some(bytes) = resident_bytes() {
+            metrics::describe_gauge!("process_resident_memory_bytes", "Resident memory size.");
+            gauge!("process_resident_memory_bytes").set(bytes as f64);
+        }
+    });
+    handle.render()
+}
+
+fn record(shard: &str, report: &EngineReport) {
+    let counters = &report.counters;
+    record_set(shard, "", Totals::NAMES, Totals::HELP, &counters.totals.values());
+    record_set(shard, "", EngineCounters::NAMES, EngineCounters::HELP, &report.engine.values());
+    record_set(shard, "ring_", RingCounters::NAMES, RingCounters::HELP, &report.ring.values());
+    metrics::describe_counter!("heartwheel_sessions_closed_total", "Sessions closed, by reason.");
+    for reason in CloseReason::ALL {
+        let labels = labels(shard, Some(reason.name()));
+        let closed = counters.closed_for(*reason);
+        counter!("heartwheel_sessions_closed_total", labels).absolute(closed);
+    }
+    metrics::describe_counter!(
+        "heartwheel_connections_rejected_total",
+        "Connections turned away, by reason."
+    );
+    for reason in Refusal::ALL {
+        let labels = labels(shard, Some(reason.name()));
+        let rejected = counters.rejected[*reason as usize];
+        counter!("heartwheel_connections_rejected_total", labels).absolute(rejected);
+    }
+}
+
+fn record_set(shard: &str, prefix: &str, names: &[&str], help: &[&str], values: &[u64]) {
+    for ((name, help), value) in names.iter().zip(help).zip(values) {
+        let help = help.trim().to_owned();
+        let labels = labels(shard, None);
+        match metric(prefix, name) {
+            Metric::Counter(name) => {
+                metrics::describe_counter!(name.clone(), help);
+                counter!(name, labels).absolute(*value);
+            }
+            Metric::Gauge(name, scale) => {
+                metrics::describe_gauge!(name.clone(), help);
+                gauge!(name, labels).set(*value as f64 * scale);
+            }
+        }
+    }
+}
+
+fn labels(shard: &str, reason: Option<&'static str>) -> Vec<Label> {
+    let mut labels = vec![Label::new("shard", shard.to_owned())];
+    labels.extend(reason.map(|reason| Label::new("reason", reason)));
+    labels
+}
+
+enum Metric {
+    Counter(String),
+    /// With the factor that makes base units of it.
+    Gauge(String, f64),
+}
+
+/// The metric of a counter. Times are counted in microseconds and told in seconds; the exporter's
+/// counters are whole numbers, so a sum of times is a gauge that happens only to grow.
+fn metric(prefix: &str, name: &str) -> Metric {
+    if name == "open" {
+        return Metric::Gauge("heartwheel_sessions_open".to_owned(), 1.0);
+    }
+    if GAUGES.contains(&name) {
+        return Metric::Gauge(format!("heartwheel_{prefix}{name}"), 1.0);
+    }
+    match name.split_once("_us") {
+        Some((base, "" | "_sum")) => {
+            Metric::Gauge(format!("heartwheel_{prefix}{base}_seconds_total"), 1e-6)
+        }
+        Some((base, which)) => {
+            Metric::Gauge(format!("heartwheel_{prefix}{base}_seconds{which}"), 1e-6)
+        }
+        None => Metric::Counter(format!("heartwheel_{prefix}{name}_total")),
+    }
+}
+
+/// The process's resident memory, from `/proc/self/statm`.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_names_every_counter_in_base_units() {
+        let mut report = EngineReport::default();
+        report.counters.totals.accepted = 5;
+        report.counters.totals.open = 3;
+        report.counters.closed[CloseReason::Expired as usize] = 2;
+        report.engine.cpu_us = 1_500_000;
+        let text = render(&[report]);
+        for line in [
+            "heartwheel_accepted_total{shard=\"0\"} 5",
+            "heartwheel_sessions_open{shard=\"0\"} 3",
+            "heartwheel_sessions_closed_total{shard=\"0\",reason=\"expired\"} 2",
+            "heartwheel_cpu_seconds_total{shard=\"0\"} 1.5",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+        }
+        assert!(text.contains("# TYPE heartwheel_accepted_total counter"), "{text}");
+        assert!(text.contains("# HELP heartwheel_turns_total Turns of the loop."), "{text}");
+    }
+}

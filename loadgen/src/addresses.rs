@@ -17,8 +17,8 @@ const PORTS: u64 = u16::MAX as u64 - FIRST_PORT as u64 + 1;
 const CLIENTS_PER_ADDRESS: u64 = 25_000;
 /// So many taken pairs in a row are bad luck; more are a range that belongs to somebody else.
 const LEAP_AFTER: u32 = 4;
-/// How many pairs are skipped then.
-const LEAP: u64 = 64;
+/// How many pairs are skipped then, for each of the connects in flight that find one taken.
+const LEAP: u64 = 8;
 /// Addresses that one `--source-ips` may name.
 const ADDRESSES_MAX: usize = 65_536;
 

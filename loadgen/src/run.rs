@@ -1,5 +1,5 @@
-//! A run from its beginning to its end: start the server, connect, warm up, hold, fall quiet, close,
-//! stop the server, judge.
+//! A run from its beginning to its end: start the server, connect, warm up, hold, fall quiet,
+//! close, stop the server, judge.
 
 use std::process::ExitStatus;
 use std::sync::Arc;

@@ -64,7 +64,7 @@ serve_args! {
     /// Let the control plane listen where others can reach it
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     admin_public: Option<bool>,
-    /// The way to the kernel: uring [default: uring]
+    /// uring, tokio-uring, epoll, or auto: uring if it can be had, else epoll [default: uring]
     #[arg(long)]
     engine: Option<String>,
     /// How expired sessions are found; an unknown name lists those that exist

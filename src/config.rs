@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cli::ServeArgs;
 use crate::control::AdminAddress;
-use crate::engine::Tuning;
+use crate::engine::{EngineKind, Tuning};
 use crate::limits::{
     COMPLETION_ENTRIES, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX,
     TCP_FRAME_BYTES_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
@@ -27,6 +27,8 @@ const ADMIN_DEFAULT: &str = "127.0.0.1:7480";
 pub struct Config {
     /// Addresses of the TCP protocol.
     pub listen: Vec<SocketAddr>,
+    /// The way to the kernel; `None`: io_uring if it can be had, else epoll.
+    pub engine: Option<EngineKind>,
     /// Where the control plane listens, if at all.
     pub admin: Option<AdminAddress>,
     /// How expired sessions are found.
@@ -96,7 +98,6 @@ impl Config {
     }
 
     fn new(args: &ServeArgs) -> Result<Config, ConfigError> {
-        check_absent(args)?;
         let listen = match args.listen.is_empty() {
             true => vec![parse_listen("tcp://127.0.0.1:7400")?],
             false => args.listen.iter().map(|url| parse_listen(url)).collect::<Result<_, _>>()?,
@@ -113,6 +114,7 @@ impl Config {
         let admin = args.admin.as_deref().unwrap_or(ADMIN_DEFAULT);
         let config = Config {
             listen,
+            engine: parse_engine(args.engine.as_deref())?,
             admin: parse_admin(admin, args.admin_public.unwrap_or(false))?,
             sweep,
             shards: args.shards,
@@ -210,13 +212,17 @@ fn tuning(args: &ServeArgs) -> Result<Tuning, ConfigError> {
     })
 }
 
-/// Flags that name something which this version does not have.
-fn check_absent(args: &ServeArgs) -> Result<(), ConfigError> {
-    match args.engine.as_deref() {
-        None | Some("uring") => {}
-        Some(other) => return Err(value("engine", other, "no such engine; there is: uring")),
-    }
-    Ok(())
+fn parse_engine(name: Option<&str>) -> Result<Option<EngineKind>, ConfigError> {
+    let name = match name {
+        None => return Ok(Some(EngineKind::Uring)),
+        Some("auto") => return Ok(None),
+        Some(name) => name,
+    };
+    let found = EngineKind::ALL.into_iter().find(|kind| kind.name() == name);
+    found.map(Some).ok_or_else(|| {
+        let names = EngineKind::ALL.map(EngineKind::name).join(", ");
+        value("engine", name, format!("no such engine; there are: {names}, auto"))
+    })
 }
 
 /// `ADDR:PORT`, `unix:PATH` or `off`. Whoever reaches the control plane can close sessions, so an

@@ -41,5 +41,6 @@ pub mod session;
 pub mod shard;
 pub mod socket;
 pub mod sweep;
+pub mod sys;
 pub mod time;
 pub mod units;

@@ -74,6 +74,21 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// The longest sweep that is told apart from longer ones, in microseconds.
 pub const SWEEP_US_MAX: u64 = 60_000_000;
 
+/// What a thread of the epoll engine reads at once, in bytes.
+pub const TASK_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What every connection of the tokio-uring engine has a buffer for, in bytes.
+pub const TOKIO_URING_BUFFER_BYTES: usize = 64;
+
+/// Descriptors that a thread with a table of its own keeps for other things than connections.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+/// So many rounds in which no task found anything to read show that all has been read.
+pub const QUIET_ROUNDS: u32 = 3;
+
+/// Rounds after which a sweep no longer waits for that.
+pub const ROUNDS_MAX: u32 = 10_000;
+
 /// How often a shard publishes its counters.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 

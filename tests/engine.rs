@@ -1,4 +1,5 @@
-//! The engine on real sockets: from accept to expiry, and everything that can go wrong between.
+//! The engines on real sockets: from accept to expiry, and everything that can go wrong between.
+//! Each case runs once per engine; a difference between engines is a defect.
 
 mod common;
 
@@ -8,9 +9,28 @@ use std::time::{Duration, Instant};
 
 use common::{PING, PONG, Server, count};
 
-#[test]
-fn a_silent_session_is_expired_never_early_and_the_talkative_live() {
-    let server = Server::start(&["--idle-timeout", "600ms", "--heartbeat-interval", "200ms"]);
+/// Runs every case on every engine.
+macro_rules! on_every_engine {
+    ($($case:ident,)+) => {
+        mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
+        mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
+        mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
+    };
+}
+
+on_every_engine! {
+    a_silent_session_is_expired_never_early_and_the_talkative_live,
+    nobody_is_expired_for_a_pause_of_the_server,
+    every_way_to_leave_has_its_reason,
+    illegal_probes_are_closed_without_an_answer_and_counted,
+    frames_may_come_byte_by_byte,
+    connections_over_the_limit_are_refused_and_the_live_ones_feel_nothing,
+    a_client_that_never_reads_harms_only_itself,
+}
+
+fn a_silent_session_is_expired_never_early_and_the_talkative_live(engine: &str) {
+    let server =
+        Server::start_on(engine, &["--idle-timeout", "600ms", "--heartbeat-interval", "200ms"]);
     let mut silent = server.connect();
     let mut talkative = server.connect();
     silent.heartbeat();
@@ -36,9 +56,9 @@ fn a_silent_session_is_expired_never_early_and_the_talkative_live() {
     assert_eq!(counters["heartbeats_received"], counters["heartbeats_answered"]);
 }
 
-#[test]
-fn nobody_is_expired_for_a_pause_of_the_server() {
-    let server = Server::start(&["--idle-timeout", "500ms", "--heartbeat-interval", "100ms"]);
+fn nobody_is_expired_for_a_pause_of_the_server(engine: &str) {
+    let server =
+        Server::start_on(engine, &["--idle-timeout", "500ms", "--heartbeat-interval", "100ms"]);
     let mut clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.heartbeat();
@@ -60,9 +80,8 @@ fn nobody_is_expired_for_a_pause_of_the_server() {
     assert_eq!(count(&counters, &["closed", "server_stopping"]), 50);
 }
 
-#[test]
-fn every_way_to_leave_has_its_reason() {
-    let server = Server::start(&[]);
+fn every_way_to_leave_has_its_reason(engine: &str) {
+    let server = Server::start_on(engine, &[]);
     let mut half = server.connect();
     half.send(&PING.repeat(3));
     half.stream.shutdown(Shutdown::Write).expect("can be shut down");
@@ -83,9 +102,8 @@ fn every_way_to_leave_has_its_reason() {
     assert_eq!(count(&counters, &["closed", "server_stopping"]), 1);
 }
 
-#[test]
-fn illegal_probes_are_closed_without_an_answer_and_counted() {
-    let server = Server::start(&["--max-frame", "1000", "--frame-timeout", "300ms"]);
+fn illegal_probes_are_closed_without_an_answer_and_counted(engine: &str) {
+    let server = Server::start_on(engine, &["--max-frame", "1000", "--frame-timeout", "300ms"]);
     let probes: [(&[u8], &str); 8] = [
         (&[0, 0], "illegal_length_zero"),
         (&[0, 5, 0], "illegal_kind_zero"),
@@ -112,9 +130,8 @@ fn illegal_probes_are_closed_without_an_answer_and_counted() {
     assert_eq!(count(&counters, &["closed", "frame_timeout"]), 1);
 }
 
-#[test]
-fn frames_may_come_byte_by_byte() {
-    let server = Server::start(&["--echo"]);
+fn frames_may_come_byte_by_byte(engine: &str) {
+    let server = Server::start_on(engine, &["--echo"]);
     let mut client = server.connect();
     let message: Vec<u8> = [0, 5, 7].into_iter().chain(*b"wxyz").collect();
     for byte in PING.iter().chain(&message).chain(PING) {
@@ -125,9 +142,8 @@ fn frames_may_come_byte_by_byte() {
     server.stop();
 }
 
-#[test]
-fn connections_over_the_limit_are_refused_and_the_live_ones_feel_nothing() {
-    let server = Server::start(&["--max-connections", "10"]);
+fn connections_over_the_limit_are_refused_and_the_live_ones_feel_nothing(engine: &str) {
+    let server = Server::start_on(engine, &["--max-connections", "10"]);
     let mut live: Vec<_> = (0..10).map(|_| server.connect()).collect();
     for client in &mut live {
         client.heartbeat();
@@ -213,9 +229,9 @@ fn an_overflowing_completion_queue_loses_nothing() {
     assert_eq!(count(&counters, &["heartbeats_answered"]), 200 * 5);
 }
 
-#[test]
-fn a_client_that_never_reads_harms_only_itself() {
-    let server = Server::start(&["--echo", "--stall-timeout", "500ms", "--send-queue", "64KiB"]);
+fn a_client_that_never_reads_harms_only_itself(engine: &str) {
+    let server =
+        Server::start_on(engine, &["--echo", "--stall-timeout", "500ms", "--send-queue", "64KiB"]);
     let mut deaf = server.connect();
     deaf.stream.set_write_timeout(Some(Duration::from_millis(200))).expect("can be set");
     let message: Vec<u8> = [0x40, 1, 7].into_iter().chain(vec![7; 0x4000]).collect();

@@ -102,9 +102,22 @@ fn a_forbidden_io_uring_is_named_with_its_sysctl() {
     let text = complaint(&forbidden);
     assert_eq!(forbidden.status.code(), Some(1));
     assert!(text.contains("kernel.io_uring_disabled") && text.contains("seccomp"), "{text}");
+    assert!(text.contains("--engine epoll") && text.contains("--engine auto"), "{text}");
     let missing = without_io_uring(libc::ENOSYS as u32).output().expect("it runs");
     let text = complaint(&missing);
     assert!(text.contains("CONFIG_IO_URING") && text.contains("6.1"), "{text}");
+}
+
+#[test]
+fn where_io_uring_is_forbidden_epoll_serves_if_asked_and_auto_by_itself() {
+    for engine in ["epoll", "auto"] {
+        let mut command = without_io_uring(libc::EPERM as u32);
+        command.args(["--engine", engine, "--admin", "127.0.0.1:0", "--shards", "1"]);
+        let server = Server::spawn(command);
+        assert_eq!(server.ready["engine"], "epoll");
+        server.connect().heartbeat();
+        server.stop();
+    }
 }
 
 /// A server whose `io_uring_setup` fails with `errno`, as under a container's seccomp filter.

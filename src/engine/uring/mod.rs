@@ -13,7 +13,6 @@ mod completions;
 mod connection;
 mod member;
 
-use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +22,8 @@ use hdrhistogram::Histogram;
 pub use self::connection::Connection;
 use self::member::Member;
 use crate::engine::{
-    EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Status, Tuning,
+    EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Status, Tuning, pin_to,
+    thread_cpu_us,
 };
 use crate::limits::{
     COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX, PUBLISH_INTERVAL,
@@ -270,16 +270,4 @@ impl<S: Sweeper> UringEngine<S> {
         self.status.write(&report);
         report
     }
-}
-
-/// The CPU time that this thread has used.
-fn thread_cpu_us() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
-}
-
-fn pin_to(core: usize) -> io::Result<()> {
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(core);
-    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }

@@ -154,6 +154,34 @@ fn an_interrupt_ends_a_run_in_good_order() {
     assert_eq!(outcome.report["verdict"], "interrupted");
 }
 
+/// Holds a generator up for a while, in the middle of its steady state.
+fn held_up(pause: Duration) -> Outcome {
+    let address = serve(Manners::GOOD);
+    let _turn = turn();
+    let child = start(&format!("--target tcp://{address} -c 40 -d 2s --warmup 1s"));
+    std::thread::sleep(Duration::from_millis(1_700));
+    kill_process(Pid::from_child(&child), Signal::STOP).expect("it runs");
+    std::thread::sleep(pause);
+    kill_process(Pid::from_child(&child), Signal::CONT).expect("it is there");
+    finish(child)
+}
+
+#[test]
+fn a_generator_that_was_held_up_says_that_the_run_is_void() {
+    let outcome = held_up(Duration::from_millis(700));
+    expect(&outcome, 101, &[("expiry.false", 0.0), ("connections.open_at_end", 40.0)]);
+    assert_eq!(outcome.report["generator"]["saturated"], true);
+    assert!(blames(&outcome, "sent") && blames(&outcome, "after they were due"));
+}
+
+/// Everybody was rightly expired in the meantime: the server must not be blamed for it.
+#[test]
+fn a_generator_that_slept_through_the_timeout_blames_itself() {
+    let outcome = held_up(Duration::from_millis(2_500));
+    expect(&outcome, 101, &[("expiry.false", 0.0), ("expiry.our_delay", 40.0)]);
+    assert!(blames(&outcome, "their heartbeats were not sent in time"));
+}
+
 #[test]
 fn a_bare_echo_needs_no_hello() {
     let address = serve(Manners { welcomes: false, ..Manners::GOOD });

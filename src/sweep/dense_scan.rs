@@ -111,11 +111,12 @@ impl Sweeper for DenseScan {
 
     #[inline]
     fn touch(&mut self, index: u32, deadline: Tick) {
-        let ahead = deadline.0.saturating_sub(self.now);
+        // What is past wraps to a distance beyond the horizon.
+        let ahead = deadline.0.wrapping_sub(self.now);
         let epoch = self.epoch;
         let lane = self.lanes.lane_mut(index);
         if *lane < NEVER && ahead < HORIZON_TICKS {
-            *lane = deadline.0.saturating_sub(epoch) as u32 + 1;
+            *lane = (deadline.0 - epoch) as u32 + 1;
         } else {
             self.clear(index);
             self.set(index, deadline);

@@ -3,6 +3,7 @@
 mod mutants;
 mod named;
 mod oracle;
+mod peers;
 mod script;
 
 use heartwheel::sweep::{AnySweeper, BlockWheel, Strategy, Vectors};

@@ -25,6 +25,10 @@ impl<S: Sweeper> Checked<S> {
         self.now
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.sweeper.is_empty() && self.filed.is_empty()
+    }
+
     /// Inserts `index`, or touches it if it is filed.
     pub fn file(&mut self, index: u32, deadline: Tick) {
         if self.filed.insert(index, deadline).is_some() {

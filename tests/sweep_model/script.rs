@@ -95,6 +95,23 @@ pub enum Step {
 /// The first answer that is against the contract.
 pub fn run<S: Sweeper>(sweeper: S, start: Tick, script: &[Step]) -> Result<(), String> {
     let mut checked = Checked::new(sweeper, start);
+    follow(&mut checked, script)?;
+    checked.drain(17)
+}
+
+/// Runs a script of [`modest`], and then for as long as its longest timeout.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_modest<S: Sweeper>(sweeper: S, start: Tick, script: &[Step]) -> Result<(), String> {
+    let mut checked = Checked::new(sweeper, start);
+    follow(&mut checked, script)?;
+    let now = Tick(checked.now().0 + MODEST_TICKS);
+    checked.advance(now, usize::MAX)?;
+    if checked.is_empty() { Ok(()) } else { Err("not empty at the end".into()) }
+}
+
+fn follow<S: Sweeper>(checked: &mut Checked<S>, script: &[Step]) -> Result<(), String> {
     for &step in script {
         match step {
             Step::File(index, when) => checked.file(index, when.from(checked.now())),
@@ -111,7 +128,7 @@ pub fn run<S: Sweeper>(sweeper: S, start: Tick, script: &[Step]) -> Result<(), S
             }
         }
     }
-    checked.drain(17)
+    Ok(())
 }
 
 fn when() -> impl Strategy<Value = When> {
@@ -157,4 +174,33 @@ fn step() -> impl Strategy<Value = Step> {
 /// Any start and any script.
 pub fn script() -> impl Strategy<Value = (Tick, Vec<Step>)> {
     (select(STARTS).prop_map(Tick), prop::collection::vec(step(), 1..120))
+}
+
+/// The longest timeout of a modest script.
+const MODEST_TICKS: u64 = 3_000;
+
+/// Scripts for those whose contract is narrower: deadlines lie ahead, and not far.
+pub fn modest(has_budget: bool) -> impl Strategy<Value = Vec<Step>> {
+    let when = || prop_oneof![2 => 1..40u64, 1 => 1..MODEST_TICKS].prop_map(When::Ahead);
+    let budget = if has_budget { budget().boxed() } else { Just(usize::MAX).boxed() };
+    modest_steps(when().boxed(), budget)
+}
+
+/// The same with one timeout for all.
+pub fn modest_with_timeout(ticks: u64) -> impl Strategy<Value = Vec<Step>> {
+    modest_steps(Just(When::Ahead(ticks)).boxed(), budget().boxed())
+}
+
+fn modest_steps(
+    when: BoxedStrategy<When>,
+    budget: BoxedStrategy<usize>,
+) -> impl Strategy<Value = Vec<Step>> {
+    let file_many = (index(), 1..200u32, when.clone());
+    let step = prop_oneof![
+        10 => (index(), when).prop_map(|(index, when)| Step::File(index, when)),
+        1 => file_many.prop_map(|(first, count, when)| Step::FileMany { first, count, when }),
+        3 => index().prop_map(Step::Remove),
+        7 => (1..60u64, budget).prop_map(|(ticks, budget)| Step::Advance { ticks, budget }),
+    ];
+    prop::collection::vec(step, 1..120)
 }

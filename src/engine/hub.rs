@@ -15,7 +15,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::{EngineCounters, EngineReport, Mailbox, Status, thread_cpu_us};
-use crate::limits::{EXPIRED_PER_TURN_MAX, QUIET_ROUNDS, ROUNDS_MAX, STOP_TIMEOUT, SWEEP_US_MAX};
+use crate::limits::{
+    EXPIRED_PER_TURN_MAX, PUBLISH_INTERVAL, QUIET_ROUNDS, ROUNDS_MAX, STOP_TIMEOUT, SWEEP_US_MAX,
+};
 use crate::outgoing::Outgoing;
 use crate::ring::RingCounters;
 use crate::session::SessionKey;
@@ -171,7 +173,7 @@ impl<S: Sweeper> Hub<S> {
             }
             let next_tick = self.tick.start(self.tick.deadline(now + Duration::from_nanos(1)));
             tokio::select! {
-                () = tokio::time::sleep(next_tick.since(now)) => {}
+                () = tokio::time::sleep(next_tick.since(now).min(PUBLISH_INTERVAL)) => {}
                 () = self.stopped() => {}
             }
             self.sweep().await;
@@ -182,7 +184,10 @@ impl<S: Sweeper> Hub<S> {
     /// Gives up whoever is due, after everything that had arrived before has been read.
     async fn sweep(&self) {
         let now = self.clock.now();
-        self.drain().await;
+        if !self.drain().await {
+            self.count(|counters| counters.busy_turns += 1);
+            return;
+        }
         loop {
             let begun = self.clock.now();
             let progress = self.shard.borrow_mut().advance(now);
@@ -197,19 +202,19 @@ impl<S: Sweeper> Hub<S> {
         }
     }
 
-    /// Lets the other tasks run until they find nothing more to read. The runtime looks for what
-    /// has become readable between two of our turns, but not for all of it at once.
-    async fn drain(&self) {
+    /// Lets the other tasks run until they find nothing more to read; whether that came. The runtime
+    /// looks for what has become readable between two of our turns, but not for all at once.
+    async fn drain(&self) -> bool {
         let mut quiet = 0;
         for _ in 0..ROUNDS_MAX {
             let before = self.events.get();
             tokio::task::yield_now().await;
             quiet = if self.events.get() == before { quiet + 1 } else { 0 };
             if quiet == QUIET_ROUNDS {
-                return;
+                return true;
             }
         }
-        self.count(|counters| counters.busy_turns += 1);
+        false
     }
 
     /// Does what the control plane and the main thread want.
@@ -223,7 +228,8 @@ impl<S: Sweeper> Hub<S> {
             let now = self.clock.now();
             while let Some(command) = mailbox.take() {
                 if command.obey(&mut self.shard.borrow_mut(), now) {
-                    self.stop_by.set(Some(now + STOP_TIMEOUT));
+                    let stop_by = self.stop_by.get().unwrap_or(now + STOP_TIMEOUT);
+                    self.stop_by.set(Some(stop_by));
                 }
             }
             self.apply_effects();

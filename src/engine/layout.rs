@@ -53,6 +53,9 @@ impl Layout {
         let wanted = u32::try_from(slots_for(connections, shards * rings)).unwrap_or(u32::MAX);
         let slots = slots.unwrap_or(wanted).min(slots_max);
         let capacity = connections_in(slots) * shards * rings;
+        if capacity == 0 {
+            return Err(DoesNotFit { connections, descriptor_limit: u64::from(slots) });
+        }
         Ok(Layout { rings_per_shard: rings, slots, capacity: capacity.min(connections) })
     }
 }

@@ -4,10 +4,11 @@
 //! effects into submissions. One call runs one shard on one thread.
 //!
 //! # The contract with the shard
-//! 1. `now` never goes back, and is read *after* the bytes that are reported with it had arrived:
-//!    a session's silence is never counted from before its last byte.
+//! 1. The `now` of an event is read *after* its bytes had arrived: a session's silence is never
+//!    counted from before its last byte.
 //! 2. `advance(now)` only when everything that had arrived before `now` has been reported, so that
-//!    a pause of the process expires nobody who has been sending all the while.
+//!    a pause of the process expires nobody who has been sending all the while. A server that
+//!    cannot keep up with reading expires late rather than wrongly.
 //! 3. After `Effect::Close` the engine stops receiving, waits for what is in flight, closes, and
 //!    then calls `released`, once.
 //! 4. One send in flight per session.

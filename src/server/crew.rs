@@ -17,7 +17,7 @@ use crate::engine::{
     Mailbox, Status, TaskConfig, TaskLayout, Tuning, epoll, mailbox, tokio_uring,
 };
 use crate::host;
-use crate::limits::SESSIONS_PER_SHARD_MAX;
+use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::shard::{Admission, Policy, Shard};
 use crate::socket::{ListenError, free_address, listeners};
 use crate::sweep::{AnySweeper, Strategy};
@@ -52,7 +52,7 @@ impl Plan {
     ) -> Result<Plan, DoesNotFit> {
         let cores = host::usable_cores();
         if engine == EngineKind::Uring {
-            let shards = config.shards.unwrap_or(cores.len());
+            let shards = config.shards.unwrap_or(cores.len().min(SHARDS_MAX));
             let layout = Layout::new(
                 config.max_connections,
                 shards,

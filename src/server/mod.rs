@@ -152,6 +152,7 @@ fn supervise(
 ) -> Result<FinalLine, ServerError> {
     let mut ready = Some(ready);
     let mut waiting = crew.len();
+    let mut stopping = false;
     let mut reports = Vec::new();
     while reports.len() < crew.len() {
         match inbox.recv() {
@@ -160,12 +161,13 @@ fn supervise(
                 if waiting == 0
                     && let Some(ready) = ready.take()
                 {
-                    handle.ready.store(true, Ordering::Relaxed);
+                    handle.ready.store(!stopping, Ordering::Relaxed);
                     ready();
                 }
             }
             Ok(Event::Signal(signal)) => {
                 tracing::info!(signal, "stopping");
+                stopping = true;
                 handle.ready.store(false, Ordering::Relaxed);
                 crew.stop();
             }

@@ -47,6 +47,7 @@ impl Dial {
         if wrapped { lane + FIRST } else { lane }
     }
 
+    #[cfg(test)]
     /// How many ticks ahead `lane` is: the inverse of [`Dial::lane`]. It must be on the dial.
     #[inline]
     pub(super) fn distance(self, lane: u16) -> u16 {

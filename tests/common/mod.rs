@@ -62,6 +62,15 @@ impl Server {
         Client { stream }
     }
 
+    /// Whether a newcomer gets an answer.
+    pub fn try_heartbeat(&self) -> bool {
+        let mut client = self.connect();
+        let timeout = Some(Duration::from_millis(500));
+        client.stream.set_read_timeout(timeout).expect("a timeout can be set");
+        let mut reply = [0; 3];
+        client.stream.write_all(PING).is_ok() && client.stream.read_exact(&mut reply).is_ok()
+    }
+
     pub fn signal(&self, signal: i32) {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("a pid");
         let signal = rustix::process::Signal::from_named_raw(signal).expect("a signal");

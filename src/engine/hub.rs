@@ -202,7 +202,7 @@ impl<S: Sweeper> Hub<S> {
         }
     }
 
-    /// Lets the other tasks run until they find nothing more to read; whether that came. The runtime
+    /// Lets the other tasks run until they find no more to read; whether that came. The runtime
     /// looks for what has become readable between two of our turns, but not for all at once.
     async fn drain(&self) -> bool {
         let mut quiet = 0;

@@ -78,22 +78,24 @@ fn an_address_in_use_is_named() {
 
 #[test]
 fn too_low_a_descriptor_limit_is_named() {
-    let mut command =
-        serve(&["--listen", "tcp://127.0.0.1:0", "--max-connections", "10m", "--admin", "off"]);
-    // SAFETY: setrlimit is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            let limit = libc::rlimit { rlim_cur: 256, rlim_max: 256 };
-            match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        });
+    for (limit, connections) in [(256, "10m"), (100, "5k"), (20, "10")] {
+        let mut command = serve(&["--listen", "tcp://127.0.0.1:0", "--admin", "off"]);
+        command.args(["--max-connections", connections]);
+        // SAFETY: setrlimit is async-signal-safe.
+        unsafe {
+            command.pre_exec(move || {
+                let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+                match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+        let output = command.output().expect("it runs");
+        let text = complaint(&output);
+        assert_eq!(output.status.code(), Some(1), "{limit}: {text}");
+        assert!(text.contains("RLIMIT_NOFILE") && text.contains("ulimit"), "{limit}: {text}");
     }
-    let output = command.output().expect("it runs");
-    let text = complaint(&output);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("RLIMIT_NOFILE") && text.contains("ulimit"), "{text}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::engine::{
     Mailbox, Status, TaskConfig, TaskLayout, Tuning, epoll, mailbox, tokio_uring,
 };
 use crate::host;
-use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
+use crate::limits::{DESCRIPTORS_RESERVED, SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::shard::{Admission, Policy, Shard};
 use crate::socket::{ListenError, free_address, listeners};
 use crate::sweep::{AnySweeper, Strategy};
@@ -76,6 +76,13 @@ impl Plan {
             EngineKind::TokioUring => self.shards,
             EngineKind::Epoll => 0,
         }
+    }
+
+    /// Descriptors of the process beside those of connections: each ring and its listeners, each
+    /// shard's eventfd, and what the process has anyway.
+    pub(super) fn descriptors(&self, config: &Config) -> u64 {
+        let rings = self.rings() * (1 + config.listen.len());
+        (rings + self.shards) as u64 + DESCRIPTORS_RESERVED / 4
     }
 
     /// Opens the listeners of all rings, or only makes sure of the addresses where the shards open

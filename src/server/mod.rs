@@ -31,6 +31,17 @@ pub enum ServerError {
     /// More connections than the rings can hold.
     #[error(transparent)]
     DoesNotFit(#[from] DoesNotFit),
+    /// The rings and listeners themselves need more descriptors than there may be.
+    #[error(
+        "RLIMIT_NOFILE is {limit}, and {needed} descriptors are needed beside the connections: raise \
+         it (`ulimit -n`, LimitNOFILE=), or lower --max-connections or the number of --listen"
+    )]
+    Descriptors {
+        /// How many are needed.
+        needed: u64,
+        /// How many there may be.
+        limit: u64,
+    },
     /// The control plane's address cannot be listened on.
     #[error("--admin {address}: {source}; choose another address, or off")]
     Admin {
@@ -95,6 +106,10 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
         host::raise_descriptor_limit().map_err(system("raising RLIMIT_NOFILE"))?;
     let (engine, has_io_uring) = choose_engine(config.engine)?;
     let plan = Plan::new(config, engine, descriptor_limit)?;
+    let needed = plan.descriptors(config);
+    if needed > descriptor_limit {
+        return Err(ServerError::Descriptors { needed, limit: descriptor_limit });
+    }
     let (events, inbox) = channel();
     let signals = watch_signals(events.clone()).map_err(system("watching for signals"))?;
     let admin = bind_admin(config)?;

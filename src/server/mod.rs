@@ -33,8 +33,8 @@ pub enum ServerError {
     DoesNotFit(#[from] DoesNotFit),
     /// The rings and listeners themselves need more descriptors than there may be.
     #[error(
-        "RLIMIT_NOFILE is {limit}, and {needed} descriptors are needed beside the connections: raise \
-         it (`ulimit -n`, LimitNOFILE=), or lower --max-connections or the number of --listen"
+        "RLIMIT_NOFILE is {limit}, and {needed} descriptors are needed beside the connections: \
+         raise it (`ulimit -n`, LimitNOFILE=), or lower --max-connections or the number of --listen"
     )]
     Descriptors {
         /// How many are needed.

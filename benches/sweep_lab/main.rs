@@ -10,6 +10,7 @@
 mod measure;
 mod memory;
 mod plan;
+mod preemption;
 mod scenario;
 #[path = "../sweep_peers/mod.rs"]
 mod sweep_peers;
@@ -33,7 +34,7 @@ use sweep_peers::{
 const COLUMNS: &str = "contender,sessions,timeout,gap_min,gap_max,expiring_ppm,phase,order,cache,\
     budget,repeat,ticks,touches,expired,insert_ns,touch_ns,tick_us_mean,tick_us_p50,tick_us_p99,\
     tick_us_max,visited_per_tick,lateness_max_ticks,bytes_per_session,total_ns_per_session_second,\
-    calls,call_us_max";
+    calls,call_us_max,disturbed";
 
 /// Ticks in a second, for the total: the server's own tick is 100 ms.
 const TICKS_PER_SECOND: f64 = 10.0;
@@ -133,7 +134,7 @@ fn row(contender: &str, scenario: &Scenario, repeat: u32, sample: &Sample) -> St
     let ticks = &sample.tick_ns;
     let percentile = |percent: usize| ticks[(ticks.len() - 1) * percent / 100] as f64 / 1e3;
     let mean_ns = ticks.iter().sum::<u64>() as f64 / ticks.len() as f64;
-    let touching_ns = sample.touch_ns * sample.touches as f64 / ticks.len() as f64;
+    let touching_ns = sample.touch_ns * sample.touches as f64 / sample.calls as f64;
     let total = (mean_ns + touching_ns) / f64::from(scenario.sessions) * TICKS_PER_SECOND;
     let order = if scenario.is_sequential { "sequential" } else { "random" };
     let cache = if scenario.is_evicted { "evicted" } else { "hot" };
@@ -146,12 +147,13 @@ fn row(contender: &str, scenario: &Scenario, repeat: u32, sample: &Sample) -> St
         "{contender},{sessions},{timeout},{gap_min},{gap_max},{expiring_ppm},{phase},{order},\
          {cache},{budget},{repeat},{},{touches},{expired},{insert_ns:.2},{touch_ns:.3},{:.3},\
          {:.3},{:.3},{:.3},{visited_per_tick:.2},{lateness_max_ticks},{bytes_per_session:.3},\
-         {total:.4},{calls},{:.3}",
-        ticks.len(),
+         {total:.4},{calls},{:.3},{}",
+        sample.calls,
         mean_ns / 1e3,
         percentile(50),
         percentile(99),
         percentile(100),
         *call_ns_max as f64 / 1e3,
+        sample.disturbed,
     )
 }

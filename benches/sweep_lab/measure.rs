@@ -9,6 +9,7 @@ use heartwheel::time::Tick;
 
 use crate::memory;
 use crate::plan::Plan;
+use crate::preemption::Times;
 use crate::scenario::Scenario;
 
 /// What came out of one run.
@@ -24,6 +25,8 @@ pub struct Sample {
     /// Ticks that anybody was reported after the deadline.
     pub lateness_max_ticks: u64,
     pub bytes_per_session: f64,
+    /// Timed steps that the kernel interrupted; they are not in the figures.
+    pub disturbed: usize,
     /// The longest single call of `advance`, and how many there were.
     pub call_ns_max: u64,
     pub calls: usize,
@@ -38,33 +41,34 @@ pub fn run<S: Sweeper>(
     plan: &Plan,
     make: impl FnOnce() -> S,
 ) -> anyhow::Result<Sample> {
+    let mut cache = Evictor::new(scenario.is_evicted);
+    let mut expired = Vec::with_capacity(scenario.sessions as usize);
     let bytes_before = memory::live_bytes();
     let mut sweeper = make();
-    let mut sample = Sample::default();
     let begin = Instant::now();
     for &(session, deadline) in &plan.filings {
         sweeper.insert(session, Tick(deadline.into()));
     }
-    sample.insert_ns = begin.elapsed().as_nanos() as f64 / plan.filings.len() as f64;
+    let mut sample = Sample {
+        insert_ns: begin.elapsed().as_nanos() as f64 / plan.filings.len() as f64,
+        ..Sample::default()
+    };
     warm_up(scenario, plan, &mut sweeper)?;
     let visited_before = sweeper.entries_visited();
-    let mut cache = Evictor::new(scenario.is_evicted);
-    let mut expired = Vec::with_capacity(scenario.sessions as usize);
     let overhead_ns = timer_overhead_ns();
-    let mut touching_ns = 0;
+    let (mut touching, mut sweeping) = (Times::default(), Times::default());
     for (measured, expiries) in plan.expiries.iter().enumerate() {
         let now = scenario.warmup_ticks() + 1 + measured as u32;
         let beats = plan.beats(now);
         cache.evict();
-        let begin = Instant::now();
-        measured_touches(&mut sweeper, beats, Tick((now + scenario.timeout).into()));
-        touching_ns += (begin.elapsed().as_nanos() as u64).saturating_sub(overhead_ns);
+        touching.time(beats.len(), overhead_ns, || {
+            measured_touches(&mut sweeper, beats, Tick((now + scenario.timeout).into()));
+        });
         sample.touches += beats.len();
         cache.evict();
-        let begin = Instant::now();
-        measured_advance(&mut sweeper, Tick(now.into()), usize::MAX, &mut expired);
-        let tick_ns = (begin.elapsed().as_nanos() as u64).saturating_sub(overhead_ns);
-        sample.tick_ns.push(tick_ns);
+        sweeping.time(1, overhead_ns, || {
+            measured_advance(&mut sweeper, Tick(now.into()), usize::MAX, &mut expired);
+        });
         expired.sort_unstable();
         ensure!(expired == *expiries, "wrong answer at tick {now}");
         sample.expired += expired.len();
@@ -72,15 +76,15 @@ pub fn run<S: Sweeper>(
             sweeper.insert(session, Tick((now + scenario.timeout).into()));
         }
     }
-    sample.touch_ns = touching_ns as f64 / sample.touches.max(1) as f64;
-    sample.call_ns_max = sample.tick_ns.iter().copied().max().unwrap_or(0);
-    sample.calls = sample.tick_ns.len();
     let visited = sweeper.entries_visited() - visited_before;
     sample.visited_per_tick = visited as f64 / plan.expiries.len() as f64;
-    sample.bytes_per_session = memory::live_bytes().saturating_sub(bytes_before) as f64
-        / f64::from(scenario.sessions)
-        - expired.capacity() as f64 * 4.0 / f64::from(scenario.sessions);
-    sample.tick_ns.sort_unstable();
+    let bytes = memory::live_bytes() - bytes_before;
+    sample.bytes_per_session = bytes as f64 / f64::from(scenario.sessions);
+    sample.touch_ns = touching.ns_per_operation();
+    sample.tick_ns = sweeping.sorted_ns();
+    sample.disturbed = touching.disturbed() + sweeping.disturbed();
+    sample.call_ns_max = sample.tick_ns.last().copied().unwrap_or(0);
+    sample.calls = plan.expiries.len();
     Ok(sample)
 }
 

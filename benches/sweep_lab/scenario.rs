@@ -47,7 +47,8 @@ impl Default for Scenario {
             phase: Phase::Uniform,
             is_sequential: false,
             is_evicted: false,
-            ticks: 200,
+            // Twice the timeout less the gap: blocks are visited in waves that far apart.
+            ticks: 320,
             budget: usize::MAX,
             repeats: 5,
             contenders: Vec::new(),

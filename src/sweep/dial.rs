@@ -49,7 +49,8 @@ impl Dial {
 
     #[cfg(test)]
     /// How many ticks ahead `lane` is: the inverse of [`Dial::lane`]. It must be on the dial.
-    #[inline]
+    /// (Outside of tests it is `Vectors::judge` that needs to know, of 64 lanes at once.)
+    #[cfg(test)]
     pub(super) fn distance(self, lane: u16) -> u16 {
         debug_assert!(lane >= FIRST);
         let (distance, wrapped) = lane.overflowing_sub(self.hand);

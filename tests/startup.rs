@@ -48,6 +48,40 @@ fn flags_that_cannot_work_are_refused_with_the_cure() {
 }
 
 #[test]
+fn help_lists_the_strategies_and_the_engines() {
+    let output = serve(&["--help"]).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for strategy in heartwheel::sweep::Strategy::ALL {
+        assert!(text.contains(&strategy.to_string()), "{strategy} in {text}");
+    }
+    for engine in heartwheel::engine::EngineKind::ALL {
+        assert!(text.contains(engine.name()), "{} in {text}", engine.name());
+    }
+}
+
+/// Every strategy carries a server: a silent session goes, the talkative stays.
+#[test]
+fn every_strategy_can_be_chosen() {
+    for strategy in heartwheel::sweep::Strategy::ALL {
+        let name = strategy.to_string();
+        let times = ["--idle-timeout", "400ms", "--heartbeat-interval", "100ms", "--sweep", &name];
+        let server = Server::start(&times);
+        assert_eq!(server.ready["sweep"], name);
+        let mut silent = server.connect();
+        let mut talkative = server.connect();
+        silent.heartbeat();
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < std::time::Duration::from_millis(700) {
+            talkative.heartbeat();
+        }
+        assert_eq!(silent.receive_to_end(), b"", "{name}");
+        talkative.heartbeat();
+        let counters = server.stop();
+        assert_eq!(common::count(&counters, &["closed", "expired"]), 1, "{name}");
+    }
+}
+
+#[test]
 fn a_file_sets_flags_and_the_command_line_wins() {
     let path = std::env::temp_dir().join(format!("heartwheel-{}.toml", std::process::id()));
     let file = path.to_str().expect("a plain path");

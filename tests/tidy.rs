@@ -27,7 +27,7 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("report", &["engine", "ring", "shard"]),
-    ("cli", &["units"]),
+    ("cli", &["sweep", "units"]),
     ("control", &["engine", "limits", "report", "ring", "session", "shard"]),
     (
         "config",

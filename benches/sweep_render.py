@@ -264,8 +264,8 @@ def render(rows, counts, document, plots):
         file.write(text)
     plot("Touch and sweep together", "sessions", "ns per session and second",
          lines_over(rows, SESSIONS, TOTAL), os.path.join(plots, "total-by-sessions.svg"))
-    plot("One tick's sweep, median", "sessions", "us",
-         lines_over(rows, SESSIONS, "tick_us_p50"), os.path.join(plots, "tick-by-sessions.svg"))
+    plot("One tick's sweep, mean", "sessions", "us",
+         lines_over(rows, SESSIONS, "tick_us_mean"), os.path.join(plots, "tick-by-sessions.svg"))
     plot("One touch", "sessions", "ns",
          lines_over(rows, SESSIONS, "touch_ns"), os.path.join(plots, "touch-by-sessions.svg"))
     plot("Touch and sweep together, 1M sessions", "ticks to a timeout",

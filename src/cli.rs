@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use crate::sweep::Strategy;
 use crate::units::{Bytes, Count, Span};
 
 /// Holds millions of mostly idle, heartbeating connections and expires exactly the dead ones.
@@ -64,11 +65,11 @@ serve_args! {
     /// Let the control plane listen where others can reach it
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     admin_public: Option<bool>,
-    /// The way to the kernel: uring [default: uring]
+    /// uring, tokio-uring, epoll, or auto: uring if it can be had, else epoll [default: uring]
     #[arg(long)]
     engine: Option<String>,
-    /// How expired sessions are found; an unknown name lists those that exist
-    #[arg(long, value_name = "NAME")]
+    #[doc = "How expired sessions are found."]
+    #[arg(long, value_name = "NAME", help = sweep_help())]
     sweep: Option<String>,
     /// Threads, each with its own sessions [default: one per core]
     #[arg(long, value_name = "N")]
@@ -143,6 +144,12 @@ serve_args! {
     /// Fewer completions wake it after this [default: 1ms]
     #[arg(long, value_name = "DURATION", help_heading = "Ring tuning")]
     wait_min: Option<Span>,
+}
+
+/// The strategies there are, for `--help`.
+fn sweep_help() -> String {
+    let names: Vec<String> = Strategy::ALL.iter().map(ToString::to_string).collect();
+    format!("How expired sessions are found: {} [default: {}]", names.join(", "), Strategy::DEFAULT)
 }
 
 /// The first of two that says something.

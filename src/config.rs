@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::cli::ServeArgs;
 use crate::control::AdminAddress;
-use crate::engine::Tuning;
+use crate::engine::{EngineKind, Tuning};
 use crate::limits::{
     COMPLETION_ENTRIES, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX,
-    TCP_FRAME_BYTES_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
+    SLOTS_PER_RING_MAX, TCP_FRAME_BYTES_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
 };
 use crate::shard::{Activity, Policy};
 use crate::socket::{Keepalive, SocketOptions};
@@ -22,11 +22,19 @@ use crate::units::{Bytes, Count, Span};
 /// Where the control plane listens if nothing is said.
 const ADMIN_DEFAULT: &str = "127.0.0.1:7480";
 
+/// The wire tells durations in 32 bits of milliseconds.
+const MILLIS_MAX: Duration = Duration::from_millis(u32::MAX as u64);
+
+/// TCP keepalive times end at this many seconds (`tcp(7)`).
+const KEEPALIVE_SECONDS_MAX: u64 = 32_767;
+
 /// Everything that `serve` needs to know.
 #[derive(Debug)]
 pub struct Config {
     /// Addresses of the TCP protocol.
     pub listen: Vec<SocketAddr>,
+    /// The way to the kernel; `None`: io_uring if it can be had, else epoll.
+    pub engine: Option<EngineKind>,
     /// Where the control plane listens, if at all.
     pub admin: Option<AdminAddress>,
     /// How expired sessions are found.
@@ -96,7 +104,6 @@ impl Config {
     }
 
     fn new(args: &ServeArgs) -> Result<Config, ConfigError> {
-        check_absent(args)?;
         let listen = match args.listen.is_empty() {
             true => vec![parse_listen("tcp://127.0.0.1:7400")?],
             false => args.listen.iter().map(|url| parse_listen(url)).collect::<Result<_, _>>()?,
@@ -113,6 +120,7 @@ impl Config {
         let admin = args.admin.as_deref().unwrap_or(ADMIN_DEFAULT);
         let config = Config {
             listen,
+            engine: parse_engine(args.engine.as_deref())?,
             admin: parse_admin(admin, args.admin_public.unwrap_or(false))?,
             sweep,
             shards: args.shards,
@@ -145,6 +153,27 @@ impl Config {
                 policy.tick.as_duration()
             ));
         }
+        if policy.idle_timeout > MILLIS_MAX || policy.heartbeat_interval > MILLIS_MAX {
+            return conflict(format!(
+                "--idle-timeout and --heartbeat-interval end at {MILLIS_MAX:?}"
+            ));
+        }
+        let timeouts = [
+            ("hello-timeout", policy.hello_timeout),
+            ("frame-timeout", policy.frame_timeout),
+            ("stall-timeout", policy.stall_timeout),
+        ];
+        for (flag, timeout) in timeouts {
+            if timeout < policy.tick.as_duration() {
+                let reason = "at least one --tick, or nobody could keep it";
+                return Err(value(flag, &format!("{timeout:?}"), reason));
+            }
+        }
+        range(
+            "ring-slots",
+            self.ring_slots.map(|slots| slots as usize),
+            SLOTS_PER_RING_MAX as usize,
+        )?;
         range("shards", self.shards, SHARDS_MAX)?;
         range("rings-per-shard", self.rings_per_shard, RINGS_PER_SHARD_MAX)?;
         range("max-connections", Some(self.max_connections), u32::MAX as usize)
@@ -210,13 +239,17 @@ fn tuning(args: &ServeArgs) -> Result<Tuning, ConfigError> {
     })
 }
 
-/// Flags that name something which this version does not have.
-fn check_absent(args: &ServeArgs) -> Result<(), ConfigError> {
-    match args.engine.as_deref() {
-        None | Some("uring") => {}
-        Some(other) => return Err(value("engine", other, "no such engine; there is: uring")),
-    }
-    Ok(())
+fn parse_engine(name: Option<&str>) -> Result<Option<EngineKind>, ConfigError> {
+    let name = match name {
+        None => return Ok(Some(EngineKind::Uring)),
+        Some("auto") => return Ok(None),
+        Some(name) => name,
+    };
+    let found = EngineKind::ALL.into_iter().find(|kind| kind.name() == name);
+    found.map(Some).ok_or_else(|| {
+        let names = EngineKind::ALL.map(EngineKind::name).join(", ");
+        value("engine", name, format!("no such engine; there are: {names}, auto"))
+    })
 }
 
 /// `ADDR:PORT`, `unix:PATH` or `off`. Whoever reaches the control plane can close sessions, so an
@@ -265,11 +298,17 @@ fn parse_keepalive(text: &str) -> Result<Option<Keepalive>, ConfigError> {
     match parsed {
         // The kernel counts these in whole seconds, up to 32,767 of them and 127 probes.
         Some((idle, interval, count))
-            if idle.as_secs() > 0 && interval.as_secs() > 0 && (1..=127).contains(&count) =>
+            if (1..=KEEPALIVE_SECONDS_MAX).contains(&idle.as_secs())
+                && (1..=KEEPALIVE_SECONDS_MAX).contains(&interval.as_secs())
+                && (1..=127).contains(&count) =>
         {
             Ok(Some(Keepalive { idle, interval, count }))
         }
-        _ => Err(value("keepalive", text, "off, or IDLE,INTERVAL,COUNT like 7200s,75s,9")),
+        _ => Err(value(
+            "keepalive",
+            text,
+            "off, or IDLE,INTERVAL,COUNT like 7200s,75s,9 (32767s and 127 at most)",
+        )),
     }
 }
 

@@ -18,12 +18,15 @@
 //! 4. [`protocol`] and [`session`]: what the bytes mean, and what is kept of each client.
 //! 5. [`ring`]: io_uring behind a safe face; with it, all `unsafe` there is.
 //!
+//! [`engine::tokio_uring`] and [`engine::epoll`] are the same server with a task per connection, to
+//! compare with; [`control`] is the admin HTTP beside the shards.
+//!
 //! [`server`] puts it together: listeners, one thread per shard, signals, the account at the end.
 //! [`limits`] has every constant that bounds something.
 //!
 //! # Who may know whom
-//! `limits, time, outgoing <- protocol, sweep, ring <- session <- shard <- engine <- server <-
-//! main`, each only those before it; `tests/tidy.rs` holds these walls up.
+//! `limits, time, outgoing <- protocol, sweep, ring <- session <- shard <- engine <- control <-
+//! server <- main`, each only those before it; `tests/tidy.rs` holds these walls up.
 
 pub mod cli;
 pub mod config;
@@ -41,5 +44,6 @@ pub mod session;
 pub mod shard;
 pub mod socket;
 pub mod sweep;
+pub mod sys;
 pub mod time;
 pub mod units;

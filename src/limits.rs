@@ -33,7 +33,7 @@ pub const EXPIRED_PER_TURN_MAX: usize = 4_096;
 pub const COMPLETIONS_PER_BATCH: usize = 256;
 
 /// Times that one ring is entered in a turn of the loop before the others get theirs.
-pub const ENTERS_PER_TURN_MAX: usize = 64;
+pub const ENTERS_PER_TURN_MAX: usize = 256;
 
 /// Entries of a ring's submission queue.
 pub const SUBMISSION_ENTRIES: u32 = 1_024;
@@ -55,9 +55,8 @@ pub const WAIT_COMPLETIONS: u32 = 64;
 /// Fewer completions wake it after this.
 pub const WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// The share of a ring's slots that stays empty, since a hash spreads connections over the
-/// listeners: one in so many.
-pub const SLOT_HEADROOM_DIVISOR: u32 = 20;
+/// The share of a ring's slots at which accepting rests, before the table is full: one in so many.
+pub const SLOT_HEADROOM_DIVISOR: u32 = 80;
 
 /// The largest direct-descriptor table that the kernel allows (IORING_MAX_FIXED_FILES).
 pub const SLOTS_PER_RING_MAX: u32 = 1 << 20;
@@ -73,6 +72,21 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest sweep that is told apart from longer ones, in microseconds.
 pub const SWEEP_US_MAX: u64 = 60_000_000;
+
+/// What a thread of the epoll engine reads at once, in bytes.
+pub const TASK_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What every connection of the tokio-uring engine has a buffer for, in bytes.
+pub const TOKIO_URING_BUFFER_BYTES: usize = 64;
+
+/// Descriptors that a thread with a table of its own keeps for other things than connections.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+/// So many rounds in which no task found anything to read show that all has been read.
+pub const QUIET_ROUNDS: u32 = 3;
+
+/// Rounds after which a sweep no longer waits for that.
+pub const ROUNDS_MAX: u32 = 10_000;
 
 /// How often a shard publishes its counters.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);

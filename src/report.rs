@@ -91,6 +91,17 @@ fn to_json(counters: &Counters, engine: &EngineCounters, ring: &RingCounters) ->
         "mean": counters.expiry_lateness_us_sum as f64 / 1e3 / timed_out.max(1) as f64,
     });
     all.insert("expiry_lateness_ms".to_owned(), lateness);
+    let sweep = json!({
+        "entries_visited": counters.sweep_entries_visited,
+        "sweeps": engine.sweeps,
+        "us": {
+            "p50": engine.sweep_us_p50,
+            "p99": engine.sweep_us_p99,
+            "p999": engine.sweep_us_p999,
+            "max": engine.sweep_us_max,
+        },
+    });
+    all.insert("sweep".to_owned(), sweep);
     all.insert("engine".to_owned(), object(EngineCounters::NAMES, &engine.values()).into());
     all.insert("ring".to_owned(), object(RingCounters::NAMES, &ring.values()).into());
     Value::Object(all)

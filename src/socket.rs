@@ -55,6 +55,31 @@ pub enum ListenError {
     },
 }
 
+/// Checks that nobody listens on `address`, and tells it, with a free port if it was 0.
+///
+/// With SO_REUSEPORT we could join the group of another server of the same user and take half of
+/// its clients. Without it the bind fails if anybody listens there.
+///
+/// # Errors
+/// If the address is in use, or not ours.
+pub fn free_address(address: SocketAddr) -> Result<SocketAddr, ListenError> {
+    let explain = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { address, port: address.port() },
+        _ => ListenError::Other { address, source },
+    };
+    let trial = new_socket(address, false).map_err(explain)?;
+    trial.bind(&address.into()).map_err(explain)?;
+    Ok(trial.local_addr().map_err(explain)?.as_socket().unwrap_or(address))
+}
+
+/// One more listener on an address that others of this process listen on too.
+///
+/// # Errors
+/// If the address cannot be listened on.
+pub fn join_listeners(address: SocketAddr, options: &SocketOptions) -> io::Result<OwnedFd> {
+    listener(address, options).map(OwnedFd::from)
+}
+
 /// Makes `count` listeners on one address that share its connections by hash (SO_REUSEPORT), and
 /// tells the address, with the port that was picked if it was 0.
 ///
@@ -65,19 +90,11 @@ pub fn listeners(
     count: usize,
     options: &SocketOptions,
 ) -> Result<(SocketAddr, Vec<OwnedFd>), ListenError> {
-    let explain = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => ListenError::InUse { address, port: address.port() },
-        _ => ListenError::Other { address, source },
-    };
-    // With SO_REUSEPORT we could join the group of another server of the same user and take half
-    // of its clients. Without it the bind fails if anybody listens there.
-    let trial = new_socket(address, false).map_err(explain)?;
-    trial.bind(&address.into()).map_err(explain)?;
-    let bound = trial.local_addr().map_err(explain)?.as_socket().unwrap_or(address);
-    drop(trial);
+    let bound = free_address(address)?;
     let mut listeners = Vec::with_capacity(count);
     for _ in 0..count {
-        listeners.push(listener(bound, options).map_err(explain)?.into());
+        let listener = join_listeners(bound, options);
+        listeners.push(listener.map_err(|source| ListenError::Other { address: bound, source })?);
     }
     Ok((bound, listeners))
 }

@@ -48,6 +48,40 @@ fn flags_that_cannot_work_are_refused_with_the_cure() {
 }
 
 #[test]
+fn help_lists_the_strategies_and_the_engines() {
+    let output = serve(&["--help"]).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for strategy in heartwheel::sweep::Strategy::ALL {
+        assert!(text.contains(&strategy.to_string()), "{strategy} in {text}");
+    }
+    for engine in heartwheel::engine::EngineKind::ALL {
+        assert!(text.contains(engine.name()), "{} in {text}", engine.name());
+    }
+}
+
+/// Every strategy carries a server: a silent session goes, the talkative stays.
+#[test]
+fn every_strategy_can_be_chosen() {
+    for strategy in heartwheel::sweep::Strategy::ALL {
+        let name = strategy.to_string();
+        let times = ["--idle-timeout", "400ms", "--heartbeat-interval", "100ms", "--sweep", &name];
+        let server = Server::start(&times);
+        assert_eq!(server.ready["sweep"], name);
+        let mut silent = server.connect();
+        let mut talkative = server.connect();
+        silent.heartbeat();
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < std::time::Duration::from_millis(700) {
+            talkative.heartbeat();
+        }
+        assert_eq!(silent.receive_to_end(), b"", "{name}");
+        talkative.heartbeat();
+        let counters = server.stop();
+        assert_eq!(common::count(&counters, &["closed", "expired"]), 1, "{name}");
+    }
+}
+
+#[test]
 fn a_file_sets_flags_and_the_command_line_wins() {
     let path = std::env::temp_dir().join(format!("heartwheel-{}.toml", std::process::id()));
     let file = path.to_str().expect("a plain path");
@@ -78,22 +112,24 @@ fn an_address_in_use_is_named() {
 
 #[test]
 fn too_low_a_descriptor_limit_is_named() {
-    let mut command =
-        serve(&["--listen", "tcp://127.0.0.1:0", "--max-connections", "10m", "--admin", "off"]);
-    // SAFETY: setrlimit is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            let limit = libc::rlimit { rlim_cur: 256, rlim_max: 256 };
-            match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        });
+    for (limit, connections) in [(256, "10m"), (100, "5k"), (20, "10")] {
+        let mut command = serve(&["--listen", "tcp://127.0.0.1:0", "--admin", "off"]);
+        command.args(["--max-connections", connections]);
+        // SAFETY: setrlimit is async-signal-safe.
+        unsafe {
+            command.pre_exec(move || {
+                let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+                match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+        let output = command.output().expect("it runs");
+        let text = complaint(&output);
+        assert_eq!(output.status.code(), Some(1), "{limit}: {text}");
+        assert!(text.contains("RLIMIT_NOFILE") && text.contains("ulimit"), "{limit}: {text}");
     }
-    let output = command.output().expect("it runs");
-    let text = complaint(&output);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("RLIMIT_NOFILE") && text.contains("ulimit"), "{text}");
 }
 
 #[test]
@@ -102,9 +138,22 @@ fn a_forbidden_io_uring_is_named_with_its_sysctl() {
     let text = complaint(&forbidden);
     assert_eq!(forbidden.status.code(), Some(1));
     assert!(text.contains("kernel.io_uring_disabled") && text.contains("seccomp"), "{text}");
+    assert!(text.contains("--engine epoll") && text.contains("--engine auto"), "{text}");
     let missing = without_io_uring(libc::ENOSYS as u32).output().expect("it runs");
     let text = complaint(&missing);
     assert!(text.contains("CONFIG_IO_URING") && text.contains("6.1"), "{text}");
+}
+
+#[test]
+fn where_io_uring_is_forbidden_epoll_serves_if_asked_and_auto_by_itself() {
+    for engine in ["epoll", "auto"] {
+        let mut command = without_io_uring(libc::EPERM as u32);
+        command.args(["--engine", engine, "--admin", "127.0.0.1:0", "--shards", "1"]);
+        let server = Server::spawn(command);
+        assert_eq!(server.ready["engine"], "epoll");
+        server.connect().heartbeat();
+        server.stop();
+    }
 }
 
 /// A server whose `io_uring_setup` fails with `errno`, as under a container's seccomp filter.

@@ -15,6 +15,10 @@ const PORTS: u64 = u16::MAX as u64 - FIRST_PORT as u64 + 1;
 /// How many clients share an address: less than half its ports, so that ports that linger in
 /// TIME_WAIT, or belong to others, leave enough.
 const CLIENTS_PER_ADDRESS: u64 = 25_000;
+/// So many taken pairs in a row are bad luck; more are a range that belongs to somebody else.
+const LEAP_AFTER: u32 = 4;
+/// How many pairs are skipped then, for each of the connects in flight that find one taken.
+const LEAP: u64 = 8;
 /// Addresses that one `--source-ips` may name.
 const ADDRESSES_MAX: usize = 65_536;
 
@@ -53,7 +57,7 @@ impl Sources {
 
     /// The share of worker `worker` out of `workers`.
     pub fn share(&self, worker: usize, workers: usize) -> SourceShare {
-        SourceShare { sources: self.clone(), next: worker as u64, step: workers as u64 }
+        SourceShare { sources: self.clone(), next: worker as u64, step: workers as u64, taken: 0 }
     }
 
     fn pair(&self, number: u64) -> Option<SocketAddr> {
@@ -70,6 +74,8 @@ pub struct SourceShare {
     sources: Sources,
     next: u64,
     step: u64,
+    /// How many in a row turned out to be taken.
+    taken: u32,
 }
 
 impl SourceShare {
@@ -83,6 +89,19 @@ impl SourceShare {
                 return Some(pair);
             }
         }
+    }
+
+    /// One was taken already. Several in a row are somebody's range: leap over it.
+    pub fn was_taken(&mut self) {
+        self.taken += 1;
+        if self.taken > LEAP_AFTER {
+            self.next += self.step * LEAP;
+        }
+    }
+
+    /// One was free.
+    pub fn was_free(&mut self) {
+        self.taken = 0;
     }
 }
 
@@ -141,6 +160,21 @@ mod tests {
                 assert!(seen.insert(pair), "{pair} twice");
             }
         }
+    }
+
+    #[test]
+    fn a_range_that_is_taken_is_leapt_over() {
+        let target = "127.0.0.1:7400".parse().unwrap();
+        let mut share = Sources::new(&[], target, 10).share(0, 1);
+        let first = share.next().unwrap().port();
+        (0..LEAP_AFTER).for_each(|_| share.was_taken());
+        assert!(share.next().unwrap().port().abs_diff(first) <= 2);
+        share.was_taken();
+        let later = share.next().unwrap().port();
+        assert!(later.abs_diff(first) > LEAP as u16, "{first} {later}");
+        share.was_free();
+        share.was_taken();
+        assert!(share.next().unwrap().port().abs_diff(later) <= 2);
     }
 
     #[test]

@@ -32,6 +32,7 @@ use clap::Parser;
 
 use crate::cli::Cli;
 use crate::report::Report;
+use crate::server::RefusedFlags;
 
 /// A bad command line.
 const USAGE: u8 = 2;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     }
     let report = match run::run(&cli) {
         Ok(report) => report,
+        Err(error) if error.is::<RefusedFlags>() => return complain(&error, USAGE),
         Err(error) => return complain(&error, NOT_RUN),
     };
     match show(&cli, &report) {

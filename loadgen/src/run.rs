@@ -1,5 +1,5 @@
-//! A run from its beginning to its end: start the server, connect, warm up, hold, fall quiet, close,
-//! stop the server, judge.
+//! A run from its beginning to its end: start the server, connect, warm up, hold, fall quiet,
+//! close, stop the server, judge.
 
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -117,9 +117,9 @@ pub fn run(cli: &Cli) -> Result<Report> {
 fn watch_for_interrupts() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // A second one ends us at once, report or not.
-        signal_hook::flag::register_conditional_shutdown(signal, 105, Arc::clone(&interrupted))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+        // The way to the end is bounded, and our server must not be left behind: no second signal
+        // cuts it short.
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))
             .context("watching for signals")?;
     }
     Ok(interrupted)

@@ -31,6 +31,11 @@ pub struct Server {
     pub ready: Ready,
 }
 
+/// The server did not like its flags (it ended with 2): so neither do we.
+#[derive(Debug, thiserror::Error)]
+#[error("the server refused its flags; its complaint stands above")]
+pub struct RefusedFlags;
+
 /// The line that a server prints when it is ready.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Ready {
@@ -83,6 +88,9 @@ impl Server {
             Err(error) => {
                 let _ = child.kill();
                 let status = child.wait().context("waiting for the server")?;
+                if status.code() == Some(2) {
+                    return Err(RefusedFlags.into());
+                }
                 return Err(error.context(format!("{} ({status})", program.display())));
             }
         };

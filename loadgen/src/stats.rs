@@ -10,6 +10,9 @@ use crate::latency::Latency;
 /// Counts by reason; reasons are few.
 pub type Reasons = BTreeMap<&'static str, u64>;
 
+/// How connections are closed that were counted as open at the end already.
+pub const AFTER_THE_END: &str = "after the end";
+
 /// Everything that one worker, or all together, have counted.
 #[derive(Clone)]
 pub struct Stats {

@@ -1,13 +1,22 @@
 //! The generator against servers that misbehave on purpose: each time the right number of the
 //! report and the exit code must tell. A judge that never convicts is worth nothing.
 
-mod common;
+mod generator;
+mod rogue;
 
 use std::net::TcpListener;
 use std::time::Duration;
 
-use common::{IDLE_TIMEOUT, Manners, Outcome, finish, judge, serve, start, turn};
+use generator::{Outcome, finish, start, turn};
+use rogue::{IDLE_TIMEOUT, Manners, serve};
 use rustix::process::{Pid, Signal, kill_process};
+
+/// A run of 40 clients, 4 of which fall silent, against such a server.
+fn judge(manners: Manners, more: &str) -> Outcome {
+    let address = serve(manners);
+    let _turn = turn();
+    finish(start(&format!("--target tcp://{address} -c 40 --silent 10% -d 1s {more}")))
+}
 
 #[track_caller]
 fn expect(outcome: &Outcome, code: i32, numbers: &[(&str, f64)]) {
@@ -17,6 +26,11 @@ fn expect(outcome: &Outcome, code: i32, numbers: &[(&str, f64)]) {
         let found = outcome.number(path);
         assert!((found - expected).abs() < 0.5, "{path} is {found}: {}", outcome.report);
     }
+}
+
+/// Whether the reasons of the verdict name this.
+fn blames(outcome: &Outcome, what: &str) -> bool {
+    outcome.report["reasons"].to_string().contains(what)
 }
 
 #[test]
@@ -51,7 +65,7 @@ fn late_answers_break_an_slo() {
     let late = Manners { answers_after: Duration::from_millis(100), ..Manners::GOOD };
     let outcome = judge(late, "--slo rtt.p50<50ms");
     expect(&outcome, 99, &[("expiry.expired", 4.0), ("heartbeats.missing", 0.0)]);
-    assert!(outcome.number("rtt_us.p50") >= 100_000.0 && outcome.blames("SLO: rtt.p50<50ms"));
+    assert!(outcome.number("rtt_us.p50") >= 100_000.0 && blames(&outcome, "SLO: rtt.p50<50ms"));
 }
 
 #[test]
@@ -61,7 +75,7 @@ fn an_early_expiry_is_false() {
     let numbers =
         [("expiry.false", 4.0), ("expiry.false_early", 4.0), ("expiry.false_healthy", 0.0)];
     expect(&outcome, 99, &numbers);
-    assert!(outcome.blames("closed early or in good health"));
+    assert!(blames(&outcome, "closed early or in good health"));
 }
 
 #[test]
@@ -80,7 +94,7 @@ fn a_forgotten_expiry_is_missed() {
     let numbers =
         [("expiry.missed", 4.0), ("expiry.expired", 0.0), ("connections.open_at_end", 40.0)];
     expect(&outcome, 99, &numbers);
-    assert!(outcome.blames("silenced = expired"));
+    assert!(blames(&outcome, "silenced = expired"));
 }
 
 #[test]
@@ -99,7 +113,7 @@ fn heartbeats_without_an_answer_are_missing() {
     let outcome = judge(Manners { pong: None, ..Manners::GOOD }, "");
     expect(&outcome, 99, &[("heartbeats.acked", 0.0), ("expiry.expired", 4.0)]);
     assert!(outcome.number("heartbeats.missing") > 100.0);
-    assert!(outcome.blames("heartbeats sent = answered"));
+    assert!(blames(&outcome, "heartbeats sent = answered"));
 }
 
 #[test]
@@ -138,6 +152,34 @@ fn an_interrupt_ends_a_run_in_good_order() {
     let numbers = [("connections.open_at_end", 40.0), ("connections.closed_by_us", 40.0)];
     expect(&outcome, 105, &numbers);
     assert_eq!(outcome.report["verdict"], "interrupted");
+}
+
+/// Holds a generator up for a while, in the middle of its steady state.
+fn held_up(pause: Duration) -> Outcome {
+    let address = serve(Manners::GOOD);
+    let _turn = turn();
+    let child = start(&format!("--target tcp://{address} -c 40 -d 2s --warmup 1s"));
+    std::thread::sleep(Duration::from_millis(1_700));
+    kill_process(Pid::from_child(&child), Signal::STOP).expect("it runs");
+    std::thread::sleep(pause);
+    kill_process(Pid::from_child(&child), Signal::CONT).expect("it is there");
+    finish(child)
+}
+
+#[test]
+fn a_generator_that_was_held_up_says_that_the_run_is_void() {
+    let outcome = held_up(Duration::from_millis(700));
+    expect(&outcome, 101, &[("expiry.false", 0.0), ("connections.open_at_end", 40.0)]);
+    assert_eq!(outcome.report["generator"]["saturated"], true);
+    assert!(blames(&outcome, "sent") && blames(&outcome, "after they were due"));
+}
+
+/// Everybody was rightly expired in the meantime: the server must not be blamed for it.
+#[test]
+fn a_generator_that_slept_through_the_timeout_blames_itself() {
+    let outcome = held_up(Duration::from_millis(2_500));
+    expect(&outcome, 101, &[("expiry.false", 0.0), ("expiry.our_delay", 40.0)]);
+    assert!(blames(&outcome, "their heartbeats were not sent in time"));
 }
 
 #[test]

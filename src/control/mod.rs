@@ -123,10 +123,19 @@ impl Control {
     ///
     /// # Errors
     /// If there can be no more threads.
-    pub fn start(listener: AdminListener, server: Arc<ServerHandle>) -> io::Result<Control> {
+    ///
+    /// Returns when its runtime is there: shards wake it by its descriptors, and those that take
+    /// their own copy of the descriptor table must find them in it.
+    pub fn start(
+        listener: AdminListener,
+        server: Arc<ServerHandle>,
+        has_io_uring: bool,
+    ) -> io::Result<Control> {
         let (stop, stopped) = oneshot::channel();
+        let (started, has_started) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-            tokio_uring::start(async move {
+            run(has_io_uring, async move {
+                let _ = started.send(());
                 tokio::select! {
                     outcome = serve(listener, http::router(server)) => {
                         if let Err(error) = outcome {
@@ -137,7 +146,21 @@ impl Control {
                 }
             });
         })?;
+        if has_started.recv().is_err() {
+            return Err(io::Error::other("the control plane's runtime did not start"));
+        }
         Ok(Control { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// Runs `future` on the tokio-uring runtime, or on plain tokio where io_uring is forbidden.
+fn run(has_io_uring: bool, future: impl Future<Output = ()>) {
+    if has_io_uring {
+        return tokio_uring::start(future);
+    }
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, future),
+        Err(error) => tracing::error!(%error, "the control plane has no runtime"),
     }
 }
 

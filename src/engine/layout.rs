@@ -4,7 +4,7 @@
 //! rings of them, with a standard deviation of about the square root of `n`. Slots for `n` and six
 //! of those deviations are never filled by chance (one time in a billion).
 
-use crate::limits::{RINGS_PER_SHARD_MAX, SLOTS_PER_RING_MAX};
+use crate::limits::{DESCRIPTORS_RESERVED, RINGS_PER_SHARD_MAX, SHARDS_MAX, SLOTS_PER_RING_MAX};
 
 /// The rings of one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,45 @@ impl Layout {
         let wanted = u32::try_from(slots_for(connections, shards * rings)).unwrap_or(u32::MAX);
         let slots = slots.unwrap_or(wanted).min(slots_max);
         let capacity = connections_in(slots) * shards * rings;
+        if capacity == 0 {
+            return Err(DoesNotFit { connections, descriptor_limit: u64::from(slots) });
+        }
         Ok(Layout { rings_per_shard: rings, slots, capacity: capacity.min(connections) })
+    }
+}
+
+/// The shards of an engine whose threads have descriptor tables of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskLayout {
+    /// Threads.
+    pub shards: usize,
+    /// Connections that each can hold.
+    pub slots: u32,
+    /// Connections that all can hold.
+    pub capacity: usize,
+}
+
+impl TaskLayout {
+    /// As many shards as there are cores, or more where RLIMIT_NOFILE makes it necessary.
+    ///
+    /// # Errors
+    /// If more shards would be needed than there may be.
+    pub fn new(
+        connections: usize,
+        shards: Option<usize>,
+        cores: usize,
+        descriptor_limit: u64,
+    ) -> Result<TaskLayout, DoesNotFit> {
+        let slots_max = descriptor_limit.saturating_sub(DESCRIPTORS_RESERVED);
+        let fits = |shards: usize| slots_for(connections, shards) <= slots_max;
+        let fewest = (cores.max(1)..=SHARDS_MAX).find(|&shards| fits(shards));
+        let Some(shards) = shards.or(fewest) else {
+            return Err(DoesNotFit { connections, descriptor_limit });
+        };
+        let wanted = slots_for(connections, shards).min(slots_max);
+        let slots = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let capacity = (connections_in(slots) * shards).min(connections);
+        Ok(TaskLayout { shards, slots, capacity })
     }
 }
 

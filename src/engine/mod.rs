@@ -4,35 +4,108 @@
 //! effects into submissions. One call runs one shard on one thread.
 //!
 //! # The contract with the shard
-//! 1. `now` never goes back, and is read *after* the bytes that are reported with it had arrived:
-//!    a session's silence is never counted from before its last byte.
+//! 1. The `now` of an event is read *after* its bytes had arrived: a session's silence is never
+//!    counted from before its last byte.
 //! 2. `advance(now)` only when everything that had arrived before `now` has been reported, so that
-//!    a pause of the process expires nobody who has been sending all the while.
+//!    a pause of the process expires nobody who has been sending all the while. A server that
+//!    cannot keep up with reading expires late rather than wrongly.
 //! 3. After `Effect::Close` the engine stops receiving, waits for what is in flight, closes, and
 //!    then calls `released`, once.
 //! 4. One send in flight per session.
 
+pub mod epoll;
+mod hub;
 mod layout;
 mod mailbox;
 mod status;
+pub mod tokio_uring;
 pub mod uring;
 
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::layout::{DoesNotFit, Layout};
+pub use self::hub::Link;
+pub use self::layout::{DoesNotFit, Layout, TaskLayout};
 pub use self::mailbox::{Command, MailSender, Mailbox, mailbox};
 pub use self::status::Status;
 use crate::counters::counters;
 use crate::ring::{RingCounters, RingError};
 use crate::shard::{Counters, Law};
+use crate::socket::{SocketOptions, join_listeners};
+use crate::sys;
 
-/// What one shard's engine is given.
+/// The ways to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Raw io_uring: multishot requests, direct descriptors, a group of rings per thread.
+    Uring,
+    /// A task per connection on tokio-uring.
+    TokioUring,
+    /// A task per connection on tokio, which uses epoll.
+    Epoll,
+}
+
+impl EngineKind {
+    /// All of them.
+    pub const ALL: [EngineKind; 3] = [EngineKind::Uring, EngineKind::TokioUring, EngineKind::Epoll];
+
+    /// The name in flags and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EngineKind::Uring => "uring",
+            EngineKind::TokioUring => "tokio-uring",
+            EngineKind::Epoll => "epoll",
+        }
+    }
+
+    /// Whether it needs io_uring.
+    pub const fn needs_io_uring(self) -> bool {
+        !matches!(self, EngineKind::Epoll)
+    }
+}
+
+/// What an engine with a task per connection is given for one shard.
+#[derive(Debug)]
+pub struct TaskConfig {
+    /// The core to run on, if the thread is to be pinned.
+    pub core: Option<usize>,
+    /// Where to listen; other shards listen there too.
+    pub listen: Vec<SocketAddr>,
+    /// What accepted sockets inherit.
+    pub socket: SocketOptions,
+    /// Completion queue entries, for tokio-uring.
+    pub completion_entries: u32,
+    /// Where the counters are published.
+    pub status: Arc<Status>,
+}
+
+impl TaskConfig {
+    /// Pins the calling thread, gives it a descriptor table of its own, and opens its listeners in
+    /// that. RLIMIT_NOFILE then bounds each shard, not the process.
+    fn prepare_thread(&self) -> Result<Vec<TcpListener>, EngineError> {
+        let setup = |what| move |source| EngineError::Setup { what, source };
+        if let Some(core) = self.core {
+            pin_to(core).map_err(setup("pinning a thread"))?;
+        }
+        sys::leave_descriptor_table().map_err(setup("unshare(CLONE_FILES)"))?;
+        self.listen
+            .iter()
+            .map(|&address| {
+                let listener = TcpListener::from(join_listeners(address, &self.socket)?);
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            })
+            .collect::<io::Result<_>>()
+            .map_err(setup("listening"))
+    }
+}
+
+/// What the ring engine is given for one shard.
 #[derive(Debug)]
 pub struct EngineConfig {
-    /// The shard's number.
-    pub shard: u8,
     /// The core to run on, if the thread is to be pinned.
     pub core: Option<usize>,
     /// For each ring its listeners: all rings listen on the same addresses.
@@ -128,6 +201,24 @@ pub enum EngineError {
         /// The step that failed.
         what: &'static str,
         /// What the kernel said.
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+fn pin_to(core: usize) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(core);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+/// The CPU time that the calling thread has used, in microseconds.
+fn thread_cpu_us() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+/// Whether an accept has failed for want of descriptors or memory: that passes, but not at once.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    error.raw_os_error().is_some_and(|errno| exhausted.contains(&errno))
 }

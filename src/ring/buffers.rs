@@ -7,7 +7,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
@@ -20,14 +20,19 @@ const PAGE_BYTES: usize = 4096;
 /// A filled buffer, held by us until it is given back with `Ring::release`.
 #[derive(Debug)]
 pub struct Buffer {
+    ring: u32,
     id: u16,
     length: u32,
 }
+
+/// Tells the buffers of one ring from those of another.
+static NEXT_RING: AtomicU32 = AtomicU32::new(0);
 
 /// One group of provided buffers.
 pub(super) struct BufferRing {
     entries: Region,
     memory: Region,
+    ring: u32,
     count: u16,
     buffer_bytes: u32,
     tail: u16,
@@ -52,6 +57,7 @@ impl BufferRing {
         let mut buffers = BufferRing {
             entries: Region::new(usize::from(count) * size_of::<BufRingEntry>()),
             memory: Region::new(usize::from(count) * buffer_bytes as usize),
+            ring: NEXT_RING.fetch_add(1, Ordering::Relaxed),
             count,
             buffer_bytes,
             tail: 0,
@@ -76,7 +82,7 @@ impl BufferRing {
             _ => RingError::Call { what: "registering a provided-buffer ring", source },
         })?;
         for id in 0..count {
-            buffers.release(Buffer { id, length: 0 });
+            buffers.release(Buffer { ring: buffers.ring, id, length: 0 });
         }
         buffers.publish();
         Ok(buffers)
@@ -84,13 +90,14 @@ impl BufferRing {
 
     /// Takes over the buffer that a completion names.
     pub(super) fn hold(&mut self, id: u16, length: u32) -> Buffer {
-        debug_assert!(id < self.count && length <= self.buffer_bytes);
+        assert!(id < self.count && length <= self.buffer_bytes, "the kernel keeps to our buffers");
         self.held += 1;
-        Buffer { id, length }
+        Buffer { ring: self.ring, id, length }
     }
 
     /// The bytes that the kernel wrote.
     pub(super) fn bytes(&self, buffer: &Buffer) -> &[u8] {
+        assert_eq!(buffer.ring, self.ring, "a buffer belongs to its ring");
         let offset = usize::from(buffer.id) * self.buffer_bytes as usize;
         // SAFETY: `id < count`, `length <= buffer_bytes`, the region is initialised, and the
         // kernel does not write to a buffer that has not been released, which needs the `Buffer`.
@@ -105,6 +112,7 @@ impl BufferRing {
     /// Queues a buffer for the kernel; it sees it at the next `publish`.
     #[expect(clippy::needless_pass_by_value, reason = "who gives a buffer back has it no longer")]
     pub(super) fn release(&mut self, buffer: Buffer) {
+        assert_eq!(buffer.ring, self.ring, "a buffer belongs to its ring");
         let offset = usize::from(buffer.id) * self.buffer_bytes as usize;
         let slot = usize::from(self.tail & (self.count - 1));
         // SAFETY: `slot < count`, and the kernel reads entries only up to the published tail. The

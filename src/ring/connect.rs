@@ -85,6 +85,7 @@ impl Ring {
         drop(queue);
         if free < entries {
             self.counters.enters += 1;
+            self.publish_buffers();
             let outcome = self.io.submit();
             let _ = self.after_submit(outcome);
         }

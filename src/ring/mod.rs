@@ -161,10 +161,11 @@ impl Ring {
     pub fn send(&mut self, slot: u32, outgoing: Outgoing, tag: Tag) {
         debug_assert_eq!(tag.op, Op::Send);
         if let Outgoing::Static(bytes) = outgoing {
-            self.push(send_entry(slot, bytes), tag);
+            // So short that the kernel may as well see to it that all of it goes.
+            self.push(send_entry(slot, bytes, libc::MSG_WAITALL), tag);
             return;
         }
-        let entry = send_entry(slot, outgoing.as_bytes());
+        let entry = send_entry(slot, outgoing.as_bytes(), 0);
         match self.in_flight.entry(tag.index) {
             Entry::Vacant(place) => place.insert(outgoing),
             Entry::Occupied(_) => panic!("one send at a time for {tag:?}"),
@@ -220,9 +221,7 @@ impl Ring {
     /// # Errors
     /// If the ring as a whole has failed. Time-outs and signals are not errors.
     pub fn enter(&mut self, wait: Wait) -> Result<(), RingError> {
-        if let Some(buffers) = &self.buffers {
-            buffers.publish();
-        }
+        self.publish_buffers();
         self.refill();
         if self.io.submission().cq_overflow() {
             self.counters.completion_overflows += 1;
@@ -294,6 +293,7 @@ impl Ring {
     fn push_raw(&mut self, entry: squeue::Entry) {
         if self.backlog.is_empty() {
             if self.io.submission().is_full() {
+                self.publish_buffers();
                 let outcome = self.io.submit();
                 self.counters.enters += 1;
                 // A failure here shows again, and is reported, at the next `enter`.
@@ -306,6 +306,13 @@ impl Ring {
             }
         }
         self.backlog.push_back(entry);
+    }
+
+    /// Lets the kernel have the buffers that were released.
+    fn publish_buffers(&self) {
+        if let Some(buffers) = &self.buffers {
+            buffers.publish();
+        }
     }
 
     /// Moves entries that found the queue full into it, in order.
@@ -336,9 +343,29 @@ impl Ring {
     }
 }
 
-/// MSG_WAITALL makes the kernel itself go on after a short send, MSG_NOSIGNAL spares us SIGPIPE.
-fn send_entry(slot: u32, bytes: &[u8]) -> squeue::Entry {
+impl Drop for Ring {
+    /// Ends what is in flight before the memory goes that the kernel was told of. Closing the
+    /// instance alone would not do: the kernel ends its requests some time after that.
+    fn drop(&mut self) {
+        let limit = Timespec::new().sec(1);
+        let cancelled = self.io.submitter().register_sync_cancel(Some(limit), CancelBuilder::any());
+        let idle = match cancelled {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+        };
+        if !idle {
+            // Better lost than written to by a late request.
+            std::mem::forget(self.buffers.take());
+            std::mem::forget(std::mem::take(&mut self.in_flight));
+            std::mem::forget(std::mem::take(&mut self.wake_count));
+        }
+    }
+}
+
+/// MSG_NOSIGNAL spares us SIGPIPE. With MSG_WAITALL the kernel itself goes on after a short send;
+/// without it a peer that takes a little at a time is seen to take something.
+fn send_entry(slot: u32, bytes: &[u8], flags: i32) -> squeue::Entry {
     opcode::Send::new(Fixed(slot), bytes.as_ptr(), bytes.len() as u32)
-        .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+        .flags(libc::MSG_NOSIGNAL | flags)
         .build()
 }

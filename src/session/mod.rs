@@ -80,6 +80,8 @@ pub struct Session<C> {
     pub pongs_unanswered: u8,
     /// Where it stands.
     pub phase: Phase,
+    /// The shard has it on the list of those whose sends may stall.
+    pub(crate) listed_as_sender: bool,
 }
 
 impl<C> Session<C> {
@@ -97,6 +99,7 @@ impl<C> Session<C> {
             pongs_pending: 0,
             pongs_unanswered: 0,
             phase: Phase::AwaitingHello,
+            listed_as_sender: false,
         }
     }
 

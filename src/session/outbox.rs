@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, SMALL_BUFFER_BYTES};
 use crate::time::Timestamp;
 
 /// One thing to send.
@@ -29,18 +29,18 @@ pub struct Outbox {
 impl Outbox {
     /// Appends an item.
     pub fn push(&mut self, item: Item) {
-        self.queued_bytes += item.outgoing.len();
+        self.queued_bytes += cost(&item.outgoing);
         self.queue.push_back(item);
     }
 
     /// Takes the oldest item.
     pub fn pop(&mut self) -> Option<Item> {
         let item = self.queue.pop_front()?;
-        self.queued_bytes -= item.outgoing.len();
+        self.queued_bytes -= cost(&item.outgoing);
         Some(item)
     }
 
-    /// Bytes that wait, not counting what is in flight.
+    /// The memory that what waits keeps, in bytes, not counting what is in flight.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
@@ -48,5 +48,14 @@ impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+}
+
+/// What an item counts for: a short message keeps a whole buffer, static bytes keep nothing.
+fn cost(outgoing: &Outgoing) -> usize {
+    match outgoing {
+        Outgoing::Static(_) => 0,
+        Outgoing::Small { .. } => SMALL_BUFFER_BYTES,
+        Outgoing::Shared { .. } => outgoing.len(),
     }
 }

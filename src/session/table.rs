@@ -94,6 +94,11 @@ impl<C> SessionTable<C> {
         self.slab.try_remove(key.index as usize)
     }
 
+    /// All indices lie below this.
+    pub fn capacity(&self) -> usize {
+        self.slab.capacity()
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.slab.len()

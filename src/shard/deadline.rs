@@ -23,7 +23,8 @@ impl Policy {
         }
         let base = match session.phase {
             Phase::AwaitingHello => {
-                (session.opened_at + self.hello_timeout, CloseReason::HelloTimeout)
+                let timeout = self.hello_timeout.min(self.idle_timeout);
+                (session.opened_at + timeout, CloseReason::HelloTimeout)
             }
             Phase::Live | Phase::Closing => {
                 let timeout = Duration::from_millis(u64::from(session.idle_timeout_ms));

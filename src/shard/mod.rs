@@ -98,6 +98,8 @@ pub struct Shard<S, C> {
     senders: Vec<SessionKey>,
     expired: Vec<u32>,
     stopping: bool,
+    /// All sessions below this index have been closed by `stop`.
+    stop_cursor: u32,
 }
 
 impl<S: Sweeper, C> Shard<S, C> {
@@ -122,6 +124,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             senders: Vec::new(),
             expired: Vec::new(),
             stopping: false,
+            stop_cursor: 0,
         }
     }
 
@@ -300,10 +303,15 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Accepts nobody any more, and closes up to `budget` sessions. Whether all have gone.
     pub fn stop(&mut self, budget: usize) -> bool {
         self.stopping = true;
-        let open = self.sessions.keys().filter(|&key| self.is_open(key));
-        let doomed: Vec<SessionKey> = open.take(budget).collect();
-        for key in doomed {
-            self.close(key, CloseReason::ServerStopping);
+        let mut closed = 0;
+        while closed < budget && (self.stop_cursor as usize) < self.sessions.capacity() {
+            if let Some(key) =
+                self.sessions.key_at(self.stop_cursor).filter(|&key| self.is_open(key))
+            {
+                self.close(key, CloseReason::ServerStopping);
+                closed += 1;
+            }
+            self.stop_cursor += 1;
         }
         self.sessions.is_empty()
     }
@@ -378,6 +386,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         let mut senders = std::mem::take(&mut self.senders);
         for key in senders.drain(..) {
             let Some(session) = self.sessions.get_mut(key) else { continue };
+            session.listed_as_sender = false;
             if session.phase == Phase::Closing || session.sending == Sending::Nothing {
                 continue;
             }
@@ -390,7 +399,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     }
 }
 
-/// A duration in whole milliseconds, as the wire has it.
+/// A duration in whole milliseconds, as the wire has it: rounded up, so that nobody is early.
 fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }

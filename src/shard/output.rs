@@ -104,7 +104,7 @@ fn push_item<C>(
 ) -> Result<(), CloseReason> {
     if !session.has_output() {
         session.sending = Sending::Item { pongs: item.pongs };
-        context.senders.push(context.key);
+        list_sender(session, context.key, context.senders);
         context.effects.push(Effect::Send { key: context.key, outgoing: item.outgoing });
         return Ok(());
     }
@@ -188,7 +188,10 @@ impl<S: Sweeper, C> Shard<S, C> {
         if let (Some(outbox), true) = (&mut session.outbox, sent_bytes > 0) {
             outbox.stalled_until = None;
         }
-        self.senders.push(key);
+        if session.phase == Phase::Flushing && sent_bytes > 0 {
+            session.last_activity = now;
+        }
+        list_sender(session, key, &mut self.senders);
         self.effects.push(Effect::Send { key, outgoing: rest });
         self.refile(key, now);
     }
@@ -204,7 +207,7 @@ impl<S: Sweeper, C> Shard<S, C> {
                 changed = true;
             }
         }
-        if self.policy.activity == Activity::Any && session.phase != Phase::Flushing {
+        if self.policy.activity == Activity::Any || session.phase == Phase::Flushing {
             session.last_activity = now;
             changed = true;
         }
@@ -228,7 +231,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             }
             Some(Item { outgoing, pongs }) => {
                 session.sending = Sending::Item { pongs };
-                self.senders.push(key);
+                list_sender(session, key, &mut self.senders);
                 outgoing
             }
             None if session.pongs_pending > 0 => {
@@ -262,6 +265,14 @@ impl<S: Sweeper, C> Shard<S, C> {
 /// The engine could not send: the connection is broken, or the send was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendFailed;
+
+/// Has the next tick look whether this send has stalled. Once per session and tick.
+fn list_sender<C>(session: &mut Session<C>, key: SessionKey, senders: &mut Vec<SessionKey>) {
+    if !session.listed_as_sender {
+        session.listed_as_sender = true;
+        senders.push(key);
+    }
+}
 
 /// What is left of `count` replies of which `skip` bytes were written before, and `sent` now.
 fn rest_of_pongs(count: u8, skip: u8, sent: usize) -> Option<Outgoing> {

@@ -26,14 +26,25 @@ pub struct Server {
 impl Server {
     /// Starts `heartwheel serve` on a free port with these flags beside.
     pub fn start(flags: &[&str]) -> Server {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_heartwheel"))
+        Server::start_on("uring", flags)
+    }
+
+    /// The same, on this engine.
+    pub fn start_on(engine: &str, flags: &[&str]) -> Server {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heartwheel"));
+        command
             .args(["serve", "--listen", "tcp://127.0.0.1:0", "--shards", "1"])
-            .args(["--admin", "127.0.0.1:0"])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
+            .args(["--admin", "127.0.0.1:0", "--engine", engine])
+            .args(flags);
+        let server = Server::spawn(command);
+        assert_eq!(server.ready["engine"], engine);
+        server
+    }
+
+    /// Starts it as `command` says, and waits for its ready line.
+    pub fn spawn(mut command: Command) -> Server {
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the server starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("the ready line");
@@ -49,6 +60,15 @@ impl Server {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("nodelay can be set");
         Client { stream }
+    }
+
+    /// Whether a newcomer gets an answer.
+    pub fn try_heartbeat(&self) -> bool {
+        let mut client = self.connect();
+        let timeout = Some(Duration::from_millis(500));
+        client.stream.set_read_timeout(timeout).expect("a timeout can be set");
+        let mut reply = [0; 3];
+        client.stream.write_all(PING).is_ok() && client.stream.read_exact(&mut reply).is_ok()
     }
 
     pub fn signal(&self, signal: i32) {

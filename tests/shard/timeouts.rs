@@ -88,6 +88,25 @@ fn the_first_frame_must_come_in_time_and_dribbling_does_not_help() {
 }
 
 #[test]
+fn a_client_that_is_silent_from_the_start_gets_no_longer_than_the_idle_timeout() {
+    let mut world = World::new(Policy { hello_timeout: ms(60_000), ..policy() });
+    let mute = world.connect();
+    world.advance(ms(1_151));
+    assert_eq!(world.closed_for(mute), Some(CloseReason::HelloTimeout));
+}
+
+#[test]
+fn a_timeout_of_a_fraction_of_a_millisecond_is_not_cut_short() {
+    let timeout = std::time::Duration::from_micros(2_900);
+    let tick = TickLength::new(ms(1));
+    let mut world = World::new(Policy { tick, idle_timeout: timeout, ..policy() });
+    let client = world.connect();
+    world.receive(client, PING);
+    world.advance(std::time::Duration::from_micros(2_899));
+    assert_eq!(world.closed_for(client), None);
+}
+
+#[test]
 fn a_frame_that_was_begun_must_be_completed() {
     let mut world = World::new(policy());
     let client = world.connect();

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::cli::Cli;
 use crate::host::kernel::{self, KernelSample};
-use crate::latency::Latency;
 use crate::limits;
 use crate::run::{Baseline, Steady};
 use crate::server::{Final, Ready};
@@ -109,7 +108,11 @@ fn environment(task: &Task) -> Environment {
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
     Environment {
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        // Where this program lies is nobody's business.
+        command: std::iter::once("loadgen".to_owned())
+            .chain(std::env::args().skip(1))
+            .collect::<Vec<_>>()
+            .join(" "),
         loadgen: env!("CARGO_PKG_VERSION"),
         kernel: sysctl("kernel/osrelease"),
         cpu: model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned(),
@@ -229,7 +232,7 @@ fn server(evidence: &Evidence<'_>, last_words: Option<&Final>) -> ServerSection 
 
 fn generator(evidence: &Evidence<'_>) -> GeneratorSection {
     let Evidence { stats, task, baseline, steady, .. } = evidence;
-    let saturated_by = saturated_by(&stats.send_lateness);
+    let saturated_by = saturated_by(stats);
     let mut section = GeneratorSection {
         threads: task.workers,
         rings: evidence.rings,
@@ -264,8 +267,14 @@ fn kernel(evidence: &Evidence<'_>) -> kernel::KernelSection {
 }
 
 /// Late sends, whoever kept us from sending: the server's figures would be wrong by as much.
-fn saturated_by(lateness: &Latency) -> Option<String> {
-    let p99 = Duration::from_micros(lateness.percentile_us(99.0)?);
+fn saturated_by(stats: &Stats) -> Option<String> {
+    if stats.our_delay > 0 {
+        return Some(format!(
+            "{} healthy clients were expired because their heartbeats were not sent in time",
+            stats.our_delay
+        ));
+    }
+    let p99 = Duration::from_micros(stats.send_lateness.percentile_us(99.0)?);
     (p99 > limits::SEND_LATENESS_P99_MAX).then(|| {
         format!(
             "1 % of the heartbeats were sent {p99:?} or more after they were due (limit {:?})",

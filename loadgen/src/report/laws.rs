@@ -13,7 +13,6 @@ pub fn own(requested: u64, stats: &Stats) -> Vec<Law> {
     vec![
         law("requested = opened + failed", requested, stats.opened + stats.failed_total()),
         law("opened = closed by the server + closed by us", stats.opened, broken_closes),
-        law("heartbeats due = sent", stats.due, stats.sent),
         law("heartbeats sent = answered", stats.sent, stats.acked),
         law("answers to nothing = 0", stats.stray_pongs, 0),
         law(

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use crate::latency::LatencySummary;
+use crate::stats::AFTER_THE_END;
 use crate::units::grouped;
 
 /// Some twenty lines.
@@ -75,7 +76,9 @@ fn write_load(report: &Report, out: &mut String) -> std::fmt::Result {
     if let (Some(p50), Some(max)) = (expiry.lateness_ms.p50, expiry.lateness_ms.max) {
         writeln!(out, "  expiry       at most {p50:.1} ms late (median), {max:.1} ms (all)")?;
     }
-    for (reason, count) in &report.connections.closed_by_server {
+    let closed = report.connections.closed_by_server.iter();
+    // While we close ours, the server may well expire those who no longer beat.
+    for (reason, count) in closed.filter(|&(&reason, _)| reason != AFTER_THE_END) {
         writeln!(out, "               {} closed by the server: {reason}", grouped(*count))?;
     }
     Ok(())

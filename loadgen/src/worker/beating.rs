@@ -79,7 +79,7 @@ impl Worker {
     /// Sends, or queues behind the send in flight.
     pub(super) fn send(&mut self, index: u32, outgoing: Outgoing, now: Timestamp) {
         let client = &mut self.clients[index as usize];
-        client.last_sent = now;
+        client.note_sent(now);
         if client.sending {
             let outbox = self.outboxes.entry(index).or_default();
             if outbox.len() < limits::OUTBOX_MESSAGES_MAX {

@@ -30,6 +30,8 @@ pub struct Client {
     pub last_sent: Timestamp,
     /// When the oldest heartbeat that has no answer was due; before that, when it connected.
     pub ping_due: Timestamp,
+    /// How long it had sent nothing by then, in milliseconds.
+    pub pause_ms: u32,
     /// The interval that it keeps.
     pub interval_ms: u32,
     /// After this silence the server expires it; 0 if that is not known.
@@ -65,6 +67,7 @@ impl Client {
         Client {
             last_sent: Timestamp::ZERO,
             ping_due: Timestamp::ZERO,
+            pause_ms: 0,
             interval_ms: 0,
             idle_timeout_ms: 0,
             beats: 0,
@@ -84,6 +87,18 @@ impl Client {
     /// The interval that it keeps.
     pub fn interval(&self) -> Duration {
         Duration::from_millis(u64::from(self.interval_ms))
+    }
+
+    /// It sends something now.
+    pub fn note_sent(&mut self, now: Timestamp) {
+        let pause_ms = now.since(self.last_sent).as_millis();
+        self.pause_ms = u32::try_from(pause_ms).unwrap_or(u32::MAX);
+        self.last_sent = now;
+    }
+
+    /// How long it had sent nothing when it last sent something.
+    pub fn pause(&self) -> Duration {
+        Duration::from_millis(u64::from(self.pause_ms))
     }
 
     /// The server's rule, if it is known.

@@ -88,6 +88,7 @@ impl Worker {
         }
         client.receiving = true;
         let generation = client.generation;
+        self.sources.was_free();
         self.group.receive(index, generation);
         match self.task.wire.greeting() {
             Some(greeting) => {
@@ -104,6 +105,7 @@ impl Worker {
         if taken && client.attempts < limits::SOURCES_PER_CLIENT_MAX {
             client.again = true;
             self.stats.sources_skipped += 1;
+            self.sources.was_taken();
             self.opening -= 1;
             self.begin_close(index);
         } else {

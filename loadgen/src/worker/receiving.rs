@@ -7,7 +7,8 @@ use rustix::io::Errno;
 use super::opening::reason;
 use super::{State, Worker};
 use crate::limits;
-use crate::oracle::{self, Ending, Verdict};
+use crate::oracle::{self, Duty, Ending, Verdict};
+use crate::stats::AFTER_THE_END;
 use crate::wire::{Illegal, Incoming};
 
 impl Worker {
@@ -137,16 +138,22 @@ impl Worker {
             return self.fail(index, "closed by the server before WELCOME");
         }
         let silent = self.is_silent(index, now);
+        let duty = match silent {
+            true => Duty::Silent,
+            false if now >= self.phases.quiet_at => Duty::Nothing,
+            false => Duty::Beat { due: self.schedule.due(index) },
+        };
         let client = &self.clients[index as usize];
         let verdict = oracle::judge(Ending {
-            silent,
+            duty,
             dismissed: client.dismissed,
             last_sent: client.last_sent,
+            pause: client.pause(),
             seen: now,
             idle_timeout: client.idle_timeout(),
         });
         self.stats.silenced += u64::from(silent);
-        let how = if self.stock_taken { "after the end" } else { how };
+        let how = if self.stock_taken { AFTER_THE_END } else { how };
         *self.stats.closed_by_server.entry(how).or_default() += 1;
         match verdict {
             Verdict::Expired { late_at_most } => {
@@ -157,8 +164,7 @@ impl Worker {
             }
             Verdict::Early => self.stats.early += 1,
             Verdict::Healthy => self.stats.healthy_closed += 1,
-            // Nobody beats any more: whoever is expired now is expired rightly.
-            Verdict::OurDelay if now >= self.phases.quiet_at => {
+            Verdict::AfterTheEnd => {
                 self.stats.expired_after_end += u64::from(!self.stock_taken);
             }
             Verdict::OurDelay => self.stats.our_delay += 1,

@@ -40,6 +40,7 @@ impl<S: Sweeper> UringEngine<S> {
     fn on_receive(&mut self, ring: usize, completion: Completion, now: Timestamp) {
         let Completion { tag, result, more, buffer, .. } = completion;
         let key = key_of(tag);
+        let had_bytes = buffer.is_some();
         if let Some(buffer) = buffer {
             let bytes = self.members[ring].ring.bytes(&buffer);
             self.shard.received(key, bytes, now);
@@ -49,7 +50,9 @@ impl<S: Sweeper> UringEngine<S> {
             return;
         }
         let Some(connection) = self.shard.connection_mut(key) else {
-            self.shard.count_stale();
+            if !had_bytes {
+                self.shard.count_stale();
+            }
             return;
         };
         connection.receiving = false;
@@ -66,7 +69,7 @@ impl<S: Sweeper> UringEngine<S> {
             error if error == -libc::ENOBUFS => {
                 // No buffer was free. Armed at once it would fail again: wait for the buffers.
                 self.counters.receives_starved += 1;
-                self.members[ring].starved.push(key);
+                self.members[ring].starved.push_back(key);
             }
             _ => self.shard.receive_ended(key, ReceiveEnd::Failed, now),
         }
@@ -101,15 +104,16 @@ impl<S: Sweeper> UringEngine<S> {
                 self.shard.refused(Refusal::RingFull);
                 member.pause_accepting(now, &mut self.counters);
             }
-            error if error == -libc::EMFILE || error == -libc::ENOMEM => {
-                member.pause_accepting(now, &mut self.counters);
-            }
             error if error == -libc::ECANCELED => {}
-            _ => self.counters.accept_errors += 1,
+            error => {
+                self.counters.accept_errors += 1;
+                if !is_of_one_connection(-error) {
+                    member.pause_accepting(now, &mut self.counters);
+                }
+            }
         }
-        if !completion.more {
+        if !completion.more && self.members[ring].arm_listeners() {
             self.counters.accepts_rearmed += 1;
-            self.members[ring].arm_listeners();
         }
     }
 
@@ -170,14 +174,33 @@ impl<S: Sweeper> UringEngine<S> {
         ring.receive_multishot(connection.slot, tag_of(Op::Receive, key));
     }
 
-    /// Arms the receives that found no buffer; what was handled since has given buffers back.
+    /// Arms receives that found no buffer, as many as there are buffers: what was handled since has
+    /// given them back, and the enter that follows lets the kernel have them.
     pub(super) fn rearm_starved(&mut self, ring: usize) {
-        let mut starved = std::mem::take(&mut self.members[ring].starved);
-        for key in starved.drain(..) {
+        for _ in 0..self.tuning.buffers {
+            let Some(key) = self.members[ring].starved.pop_front() else { return };
             self.arm_receive(key);
         }
-        self.members[ring].starved = starved;
     }
+}
+
+/// Whether an accept has failed for a reason of the one connection that it was about
+/// (`accept(2)`): the next may succeed at once.
+fn is_of_one_connection(errno: i32) -> bool {
+    let of_one = [
+        libc::ECONNABORTED,
+        libc::EPROTO,
+        libc::ENETDOWN,
+        libc::ENETUNREACH,
+        libc::EHOSTDOWN,
+        libc::EHOSTUNREACH,
+        libc::ENOPROTOOPT,
+        libc::EOPNOTSUPP,
+        libc::ETIMEDOUT,
+        libc::EINTR,
+        libc::EAGAIN,
+    ];
+    of_one.contains(&errno)
 }
 
 const _: () = assert!(MAIN == 0, "the main ring is made first");

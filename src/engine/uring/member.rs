@@ -4,6 +4,7 @@
 //! rings. Each has SO_REUSEPORT listeners of its own: several rings on one listener would leave
 //! all connections to the first.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::engine::{EngineCounters, Tuning};
@@ -22,7 +23,9 @@ pub(super) struct Member {
     slots: u32,
     slots_used: u32,
     /// Receives that found no buffer; armed again when the buffers are back.
-    pub(super) starved: Vec<SessionKey>,
+    pub(super) starved: VecDeque<SessionKey>,
+    /// Everything that had arrived on this ring before has been handled.
+    pub(super) heard_until: Timestamp,
     resume_at: Option<Timestamp>,
     accepting: bool,
 }
@@ -48,16 +51,17 @@ impl Member {
             listeners,
             slots: tuning.slots,
             slots_used: 0,
-            starved: Vec::new(),
+            starved: VecDeque::new(),
+            heard_until: Timestamp::ZERO,
             resume_at: None,
             accepting: true,
         })
     }
 
-    /// Arms every listener that should be armed and is not.
-    pub(super) fn arm_listeners(&mut self) {
+    /// Arms every listener that should be armed and is not. Whether any should be.
+    pub(super) fn arm_listeners(&mut self) -> bool {
         if !self.accepting || self.resume_at.is_some() {
-            return;
+            return false;
         }
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             if !listener.armed {
@@ -66,13 +70,14 @@ impl Member {
                 self.ring.accept_multishot(listener.socket.as_fd(), tag);
             }
         }
+        true
     }
 
     /// A slot was taken. A full table would make the kernel accept clients only to drop them, so
     /// accepting stops a little before.
     pub(super) fn slot_taken(&mut self, now: Timestamp, counters: &mut EngineCounters) {
         self.slots_used += 1;
-        if self.slots_used + self.slots / SLOT_HEADROOM_DIVISOR / 4 >= self.slots {
+        if self.is_nearly_full() {
             self.pause_accepting(now, counters);
         }
     }
@@ -98,12 +103,16 @@ impl Member {
         self.resume_at = Some(now + ACCEPT_PAUSE);
     }
 
+    fn is_nearly_full(&self) -> bool {
+        self.slots_used + self.slots / SLOT_HEADROOM_DIVISOR + 1 >= self.slots
+    }
+
     /// Goes on accepting if the pause is over and there are free slots.
     pub(super) fn resume_accepting(&mut self, now: Timestamp) {
         if self.resume_at.is_none_or(|at| at > now) {
             return;
         }
-        if self.slots_used + self.slots / SLOT_HEADROOM_DIVISOR / 4 < self.slots {
+        if !self.is_nearly_full() {
             self.resume_at = None;
             self.arm_listeners();
         }

@@ -13,7 +13,6 @@ mod completions;
 mod connection;
 mod member;
 
-use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +22,8 @@ use hdrhistogram::Histogram;
 pub use self::connection::Connection;
 use self::member::Member;
 use crate::engine::{
-    EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Status, Tuning,
+    EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Status, Tuning, pin_to,
+    thread_cpu_us,
 };
 use crate::limits::{
     COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX, PUBLISH_INTERVAL,
@@ -115,12 +115,10 @@ impl<S: Sweeper> UringEngine<S> {
             self.counters.turns += 1;
             self.sleep(unfinished)?;
             let now = self.clock.now();
-            unfinished = !self.collect()?;
-            if unfinished {
-                self.counters.busy_turns += 1;
-            } else {
-                // All that had arrived before `now` has been seen: time may pass.
-                unfinished = self.sweep(now) == Progress::More;
+            let heard_until = self.collect(now)?;
+            unfinished = heard_until < now;
+            if self.sweep(heard_until) == Progress::More {
+                unfinished = true;
             }
             self.keep_house(now);
         }
@@ -129,7 +127,8 @@ impl<S: Sweeper> UringEngine<S> {
 
     /// Submits what the main ring has queued and sleeps, unless there is work to do at once.
     fn sleep(&mut self, unfinished: bool) -> Result<(), RingError> {
-        let busy = unfinished || (0..self.members.len()).any(|index| self.needs_visit(index));
+        let busy =
+            unfinished || (0..self.members.len()).any(|index| self.needs_visit(index, false));
         let wait = if busy {
             Wait::No
         } else {
@@ -138,48 +137,62 @@ impl<S: Sweeper> UringEngine<S> {
             Wait::For {
                 completions: self.tuning.wait_completions,
                 min: self.tuning.wait_min,
-                max: next_tick.since(now),
+                // Publishing, and accepts that rest, do not wait for a long tick.
+                max: next_tick.since(now).min(PUBLISH_INTERVAL),
             }
         };
         self.members[MAIN].ring.enter(wait)
     }
 
-    /// Enters every ring that has something and handles its completions. Whether everything that
-    /// had arrived when the turn began is done.
-    fn collect(&mut self) -> Result<bool, RingError> {
-        let mut done = true;
+    /// Enters every ring that has something and handles its completions. Everything that had
+    /// arrived before the time that this gives back has been handled: time may pass up to there.
+    fn collect(&mut self, now: Timestamp) -> Result<Timestamp, RingError> {
+        let sweep_due = self.tick.current(now) != self.swept;
         for index in 0..self.members.len() {
-            let mut enters = 0;
-            while self.needs_visit(index) {
-                if enters == ENTERS_PER_TURN_MAX {
-                    done = false;
+            // Nothing had arrived if this ring has nothing for us, looked at after `now` was read.
+            let mut heard_until = Some(now);
+            let mut visits = 0;
+            while self.needs_visit(index, sweep_due) {
+                if visits == ENTERS_PER_TURN_MAX {
+                    heard_until = None;
+                    self.counters.busy_turns += 1;
                     break;
                 }
-                enters += 1;
-                self.visit(index)?;
+                visits += 1;
+                self.visit(index, sweep_due)?;
             }
+            let member = &mut self.members[index];
+            member.heard_until = heard_until.unwrap_or(member.heard_until);
         }
-        Ok(done)
+        Ok(self.members.iter().map(|member| member.heard_until).min().unwrap_or(now))
     }
 
     /// Whether a ring has something for us. What the main ring has only to submit can wait for
-    /// the enter with which it goes to sleep.
-    fn needs_visit(&mut self, index: usize) -> bool {
-        let ring = &mut self.members[index].ring;
-        ring.has_completions() || ring.has_deferred() || index != MAIN && ring.has_submissions()
+    /// the enter with which it goes to sleep, unless a sweep is due: a receive that is to be armed
+    /// may find bytes that had arrived before.
+    fn needs_visit(&mut self, index: usize, sweep_due: bool) -> bool {
+        let member = &mut self.members[index];
+        member.ring.has_completions() || Self::needs_enter(index, member, sweep_due)
+    }
+
+    fn needs_enter(index: usize, member: &mut Member, sweep_due: bool) -> bool {
+        member.ring.has_deferred()
+            || !member.starved.is_empty()
+            || (index != MAIN || sweep_due) && member.ring.has_submissions()
     }
 
     /// One enter of one ring, unless all is in its queue already, and all its completions.
-    fn visit(&mut self, index: usize) -> Result<(), RingError> {
-        let ring = &mut self.members[index].ring;
-        if ring.has_deferred() || index != MAIN && ring.has_submissions() {
-            ring.enter(Wait::No)?;
+    fn visit(&mut self, index: usize, sweep_due: bool) -> Result<(), RingError> {
+        self.rearm_starved(index);
+        let member = &mut self.members[index];
+        if Self::needs_enter(index, member, sweep_due) {
+            member.ring.enter(Wait::No)?;
         }
-        // Read after the enter: whatever it brought had arrived by then.
-        let now = self.clock.now();
         let mut batch = std::mem::take(&mut self.batch);
         loop {
             let more = self.members[index].ring.collect(&mut batch, COMPLETIONS_PER_BATCH);
+            // Read after the completions were taken: what they bring had arrived by then.
+            let now = self.clock.now();
             for completion in batch.drain(..) {
                 self.handle(index, completion, now);
             }
@@ -189,7 +202,6 @@ impl<S: Sweeper> UringEngine<S> {
             }
         }
         self.batch = batch;
-        self.rearm_starved(index);
         Ok(())
     }
 
@@ -224,7 +236,7 @@ impl<S: Sweeper> UringEngine<S> {
         if std::mem::take(&mut self.woken) {
             while let Some(command) = self.mailbox.take() {
                 if command.obey(&mut self.shard, now) {
-                    self.stop_by = Some(now + STOP_TIMEOUT);
+                    self.stop_by.get_or_insert(now + STOP_TIMEOUT);
                 }
             }
             self.apply_effects();
@@ -270,16 +282,4 @@ impl<S: Sweeper> UringEngine<S> {
         self.status.write(&report);
         report
     }
-}
-
-/// The CPU time that this thread has used.
-fn thread_cpu_us() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
-}
-
-fn pin_to(core: usize) -> io::Result<()> {
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(core);
-    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }

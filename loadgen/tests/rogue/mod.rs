@@ -1,16 +1,12 @@
-//! A server that behaves, or misbehaves as it is told: a thread per connection, std only. And the
-//! generator, started as a user would.
+//! A server that behaves, or misbehaves as it is told: a thread per connection, std only.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use serde_json::Value;
 
 /// What WELCOME tells.
 pub const INTERVAL_MS: u32 = 300;
@@ -120,64 +116,4 @@ fn welcome() -> Vec<u8> {
     frame.extend(INTERVAL_MS.to_be_bytes());
     frame.extend((IDLE_TIMEOUT.as_millis() as u32).to_be_bytes());
     frame
-}
-
-/// What a generator left behind.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Its exit code.
-    pub code: Option<i32>,
-    /// Its report.
-    pub report: Value,
-    /// Its complaints.
-    pub stderr: String,
-}
-
-impl Outcome {
-    /// A number of the report by its path.
-    pub fn number(&self, path: &str) -> f64 {
-        let value = path.split('.').fold(&self.report, |value, name| &value[name]);
-        value.as_f64().unwrap_or_else(|| panic!("{path} is {value}: {}", self.report))
-    }
-
-    /// Whether the reasons of the verdict name this.
-    pub fn blames(&self, what: &str) -> bool {
-        self.report["reasons"].to_string().contains(what)
-    }
-}
-
-/// Generators run one at a time: several at once on a small machine would be late.
-static TURN: Mutex<()> = Mutex::new(());
-
-/// Waits until it is this test's turn.
-pub fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Starts a generator.
-pub fn start(flags: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(flags.split_whitespace())
-        .args(["--report", "-"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Waits for a generator's end.
-pub fn finish(child: Child) -> Outcome {
-    let output = child.wait_with_output().unwrap();
-    Outcome {
-        code: output.status.code(),
-        report: serde_json::from_slice(&output.stdout).unwrap_or(Value::Null),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-/// A run of 40 clients, 4 of which fall silent, against such a server.
-pub fn judge(manners: Manners, more: &str) -> Outcome {
-    let address = serve(manners);
-    let _turn = turn();
-    finish(start(&format!("--target tcp://{address} -c 40 --silent 10% -d 1s {more}")))
 }

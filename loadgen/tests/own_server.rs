@@ -1,0 +1,107 @@
+//! The generator with a server of its own, both started as a user would.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
+mod generator;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use generator::{Outcome, finish, spawn, start, turn};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The server lies beside the generator after `cargo test --workspace` or `cargo build`; with
+/// `cargo test -p loadgen` it may not be there.
+fn server_is_missing() -> bool {
+    let server = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("heartwheel");
+    if !server.exists() {
+        eprintln!("skipped: {} is not built", server.display());
+    }
+    !server.exists()
+}
+
+#[track_caller]
+fn expect_clean(outcome: &Outcome, opened: f64, expired: f64) {
+    assert_eq!(outcome.code, Some(0), "{} {}", outcome.stderr, outcome.report);
+    let numbers = [
+        ("connections.opened", opened),
+        ("expiry.expired", expired),
+        ("expiry.false", 0.0),
+        ("expiry.missed", 0.0),
+        ("heartbeats.missing", 0.0),
+        ("generator.stale_completions", 0.0),
+    ];
+    for (path, expected) in numbers {
+        let found = outcome.number(path);
+        assert!((found - expected).abs() < 0.5, "{path} is {found}: {}", outcome.report);
+    }
+    let laws = outcome.report["laws"].as_array().unwrap();
+    assert!(laws.len() > 15, "the server's laws and those shared with it are stated: {laws:?}");
+    assert!(laws.iter().all(|law| law["holds"] == true), "{laws:?}");
+}
+
+#[test]
+fn a_clean_run_balances_on_both_sides() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    let outcome =
+        finish(start("-c 500 --connect-rate 2k -i 300ms --idle-timeout 2s --silent 2% -d 1s"));
+    expect_clean(&outcome, 500.0, 10.0);
+    assert!(outcome.number("server.rss_bytes") > 0.0);
+    assert!(outcome.number("rtt_us.count") > 1_000.0);
+    assert_eq!(outcome.report["engine"], "uring");
+}
+
+/// A limit of 200 descriptors makes several rings necessary on both sides.
+#[test]
+fn several_rings_are_one_generator() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    let run = "ulimit -n 200; exec \"$0\" -c 800 -i 300ms --idle-timeout 2s --silent 1% -d 1s -o -";
+    let mut command = Command::new("sh");
+    command.args(["-c", run, env!("CARGO_BIN_EXE_loadgen")]);
+    let outcome = finish(spawn(command));
+    expect_clean(&outcome, 800.0, 8.0);
+    assert!(outcome.number("generator.rings") >= 4.0);
+}
+
+/// The answers of a whole second come at once: buffers run out and are waited for, no answer is
+/// lost, nobody is expired, and the latencies tell of the pause.
+#[test]
+fn a_server_that_was_stopped_shows_in_the_latencies() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    let child = start("-c 3k -i 300ms --idle-timeout 5s -d 4s");
+    std::thread::sleep(Duration::from_millis(2_000));
+    let server = only_child(child.id());
+    kill_process(server, Signal::STOP).unwrap();
+    std::thread::sleep(Duration::from_millis(1_000));
+    kill_process(server, Signal::CONT).unwrap();
+    let outcome = finish(child);
+    expect_clean(&outcome, 3_000.0, 0.0);
+    assert!(outcome.number("rtt_us.max") > 800_000.0, "{}", outcome.report["rtt_us"]);
+    assert!(outcome.number("rtt_us.p50") < 100_000.0, "{}", outcome.report["rtt_us"]);
+}
+
+fn only_child(parent: u32) -> Pid {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let children = fs::read_to_string(path).unwrap();
+    Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
+}
+
+#[test]
+fn flags_that_the_server_refuses_are_usage() {
+    if server_is_missing() {
+        return;
+    }
+    let outcome = finish(start("-c 10 --server-args=--nonsense"));
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+}

@@ -1,0 +1,273 @@
+//! What the engines with a task per connection have in common: the shard that their tasks share,
+//! and the task that makes time pass.
+//!
+//! All run on one thread, so sharing costs a borrow and no lock. Each connection has a [`Link`], by
+//! which whoever calls the shard leaves it what the shard wants: bytes to send, or to close.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::{EngineCounters, EngineReport, Mailbox, Status, thread_cpu_us};
+use crate::limits::{
+    EXPIRED_PER_TURN_MAX, PUBLISH_INTERVAL, QUIET_ROUNDS, ROUNDS_MAX, STOP_TIMEOUT, SWEEP_US_MAX,
+};
+use crate::outgoing::Outgoing;
+use crate::ring::RingCounters;
+use crate::session::SessionKey;
+use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed, Shard};
+use crate::sweep::{Progress, Sweeper};
+use crate::sys;
+use crate::time::{Clock, TickLength, Timestamp};
+
+/// What the shard wants of a connection's task.
+#[derive(Default)]
+pub struct Link {
+    outgoing: Cell<Option<Outgoing>>,
+    closing: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Link {
+    /// The bytes to send next.
+    pub(super) fn take_outgoing(&self) -> Option<Outgoing> {
+        self.outgoing.take()
+    }
+
+    /// Whether the shard has given the connection up.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Ready when there is something for the task; otherwise the task is woken when there is.
+    pub(super) fn poll_news(&self, context: &mut Context<'_>) -> Poll<()> {
+        let outgoing = self.outgoing.take();
+        let news = outgoing.is_some() || self.closing.get();
+        self.outgoing.set(outgoing);
+        if news {
+            return Poll::Ready(());
+        }
+        self.waker.set(Some(context.waker().clone()));
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// One thread's shard, and what goes with it.
+pub(super) struct Hub<S> {
+    clock: Clock,
+    tick: TickLength,
+    shard: RefCell<Shard<S, Rc<Link>>>,
+    effects: RefCell<Vec<Effect>>,
+    counters: RefCell<EngineCounters>,
+    sweep_us: RefCell<Histogram<u32>>,
+    status: Arc<Status>,
+    /// Events of any kind so far: tells whether a round was quiet.
+    events: Cell<u64>,
+    stop_by: Cell<Option<Timestamp>>,
+    stop_waker: Cell<Option<Waker>>,
+}
+
+impl<S: Sweeper> Hub<S> {
+    pub(super) fn new(
+        clock: Clock,
+        tick: TickLength,
+        shard: Shard<S, Rc<Link>>,
+        status: Arc<Status>,
+    ) -> Rc<Hub<S>> {
+        let sweep_us =
+            Histogram::new_with_bounds(1, SWEEP_US_MAX, 2).expect("the bounds are constant");
+        Rc::new(Hub {
+            clock,
+            tick,
+            shard: RefCell::new(shard),
+            effects: RefCell::default(),
+            counters: RefCell::default(),
+            sweep_us: RefCell::new(sweep_us),
+            status,
+            events: Cell::new(0),
+            stop_by: Cell::new(None),
+            stop_waker: Cell::new(None),
+        })
+    }
+
+    /// A connection was accepted.
+    pub(super) fn opened(&self, link: &Rc<Link>) -> Result<SessionKey, Refusal> {
+        self.shard.borrow_mut().opened(Rc::clone(link), self.clock.now())
+    }
+
+    /// Bytes came. The clock is read here: after they have arrived.
+    pub(super) fn received(&self, key: SessionKey, bytes: &[u8]) {
+        self.note_event();
+        self.shard.borrow_mut().received(key, bytes, self.clock.now());
+        self.apply_effects();
+    }
+
+    /// No more bytes will come.
+    pub(super) fn receive_ended(&self, key: SessionKey, end: ReceiveEnd) {
+        self.note_event();
+        self.shard.borrow_mut().receive_ended(key, end, self.clock.now());
+        self.apply_effects();
+    }
+
+    /// A send has ended.
+    pub(super) fn sent(&self, key: SessionKey, outgoing: Outgoing, result: io::Result<usize>) {
+        self.note_event();
+        let result = result.map_err(|_| SendFailed);
+        self.shard.borrow_mut().sent(key, Some(outgoing), result, self.clock.now());
+        self.apply_effects();
+    }
+
+    /// The connection is closed.
+    pub(super) fn released(&self, key: SessionKey) {
+        self.shard.borrow_mut().released(key);
+    }
+
+    /// Changes the engine's own counters.
+    pub(super) fn count(&self, change: impl FnOnce(&mut EngineCounters)) {
+        change(&mut self.counters.borrow_mut());
+    }
+
+    fn note_event(&self) {
+        self.events.set(self.events.get() + 1);
+    }
+
+    fn apply_effects(&self) {
+        let mut effects = self.effects.borrow_mut();
+        let mut shard = self.shard.borrow_mut();
+        shard.take_effects(&mut effects);
+        for effect in effects.drain(..) {
+            let (Effect::Send { key, .. } | Effect::Close { key }) = &effect;
+            let Some(link) = shard.connection_mut(*key) else { continue };
+            match effect {
+                Effect::Send { outgoing, .. } => link.outgoing.set(Some(outgoing)),
+                Effect::Close { .. } => link.closing.set(true),
+            }
+            link.wake();
+        }
+    }
+
+    /// Makes time pass, tick by tick, until everybody has gone after a stop.
+    pub(super) async fn run(&self) -> EngineReport {
+        loop {
+            let now = self.clock.now();
+            if let Some(stop_by) = self.stop_by.get() {
+                self.shard.borrow_mut().stop(EXPIRED_PER_TURN_MAX);
+                self.apply_effects();
+                if self.shard.borrow().is_empty() || now >= stop_by {
+                    return self.publish();
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            }
+            let next_tick = self.tick.start(self.tick.deadline(now + Duration::from_nanos(1)));
+            tokio::select! {
+                () = tokio::time::sleep(next_tick.since(now).min(PUBLISH_INTERVAL)) => {}
+                () = self.stopped() => {}
+            }
+            self.sweep().await;
+            self.publish();
+        }
+    }
+
+    /// Gives up whoever is due, after everything that had arrived before has been read.
+    async fn sweep(&self) {
+        let now = self.clock.now();
+        if !self.drain().await {
+            self.count(|counters| counters.busy_turns += 1);
+            return;
+        }
+        loop {
+            let begun = self.clock.now();
+            let progress = self.shard.borrow_mut().advance(now);
+            let took = self.clock.now().since(begun);
+            self.sweep_us.borrow_mut().saturating_record(took.as_micros() as u64);
+            self.count(|counters| counters.sweeps += 1);
+            self.apply_effects();
+            if progress == Progress::Done {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets the other tasks run until they find no more to read; whether that came. The runtime
+    /// looks for what has become readable between two of our turns, but not for all at once.
+    async fn drain(&self) -> bool {
+        let mut quiet = 0;
+        for _ in 0..ROUNDS_MAX {
+            let before = self.events.get();
+            tokio::task::yield_now().await;
+            quiet = if self.events.get() == before { quiet + 1 } else { 0 };
+            if quiet == QUIET_ROUNDS {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Does what the control plane and the main thread want.
+    pub(super) async fn obey(&self, mailbox: &Mailbox) -> io::Result<()> {
+        let bell = sys::watch(mailbox.bell())?;
+        loop {
+            let mut ready = bell.readable().await?;
+            // Fails only if nobody has rung: then there is nothing to clear.
+            let _ = rustix::io::read(mailbox.bell(), &mut [0; 8]);
+            ready.clear_ready();
+            let now = self.clock.now();
+            while let Some(command) = mailbox.take() {
+                if command.obey(&mut self.shard.borrow_mut(), now) {
+                    let stop_by = self.stop_by.get().unwrap_or(now + STOP_TIMEOUT);
+                    self.stop_by.set(Some(stop_by));
+                }
+            }
+            self.apply_effects();
+            if self.stop_by.get().is_some()
+                && let Some(waker) = self.stop_waker.take()
+            {
+                waker.wake();
+            }
+        }
+    }
+
+    async fn stopped(&self) {
+        poll_fn(|context| match self.stop_by.get() {
+            Some(_) => Poll::Ready(()),
+            None => {
+                self.stop_waker.set(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Whether newcomers are still accepted.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.stop_by.get().is_none()
+    }
+
+    fn publish(&self) -> EngineReport {
+        let sweep_us = self.sweep_us.borrow();
+        let mut engine = *self.counters.borrow();
+        engine.sweep_us_p50 = sweep_us.value_at_quantile(0.5);
+        engine.sweep_us_p99 = sweep_us.value_at_quantile(0.99);
+        engine.sweep_us_p999 = sweep_us.value_at_quantile(0.999);
+        engine.sweep_us_max = sweep_us.max();
+        engine.cpu_us = thread_cpu_us();
+        let counters = self.shard.borrow_mut().publish().clone();
+        let report = EngineReport { counters, engine, ring: RingCounters::default() };
+        self.status.write(&report);
+        report
+    }
+}

@@ -1,0 +1,203 @@
+//! The tokio-uring engine: a task per connection on tokio-uring 0.5, the independent implementation
+//! that the ring engine is compared with.
+//!
+//! tokio-uring has single-completion requests only, so every idle connection has a read in flight
+//! with a buffer of its own. Dropping a future that is in flight neither cancels nor closes
+//! anything: a connection is given up by `shutdown`, after which its read and its write end by
+//! themselves.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::task::JoinHandle;
+use tokio_uring::net::{TcpListener, TcpStream};
+
+use super::hub::{Hub, Link};
+use super::{EngineError, EngineReport, Mailbox, TaskConfig};
+use crate::limits::{ACCEPT_PAUSE, SUBMISSION_ENTRIES, TOKIO_URING_BUFFER_BYTES};
+use crate::outgoing::Outgoing;
+use crate::session::SessionKey;
+use crate::shard::{ReceiveEnd, Shard};
+use crate::sweep::Sweeper;
+use crate::time::{Clock, TickLength};
+
+/// Runs one shard on the calling thread until it is told to stop.
+///
+/// # Errors
+/// If the thread cannot be set up.
+pub fn run<S: Sweeper + 'static>(
+    config: &TaskConfig,
+    clock: Clock,
+    tick: TickLength,
+    new_shard: impl FnOnce() -> Shard<S, Rc<Link>>,
+    mailbox: &Mailbox,
+    ready: impl FnOnce(),
+) -> Result<EngineReport, EngineError> {
+    let listeners = config.prepare_thread()?;
+    let mut ring = tokio_uring::uring_builder();
+    // DEFER_TASKRUN would hang it: it does not enter the ring to collect.
+    ring.setup_coop_taskrun().setup_single_issuer().setup_cqsize(config.completion_entries);
+    tokio_uring::builder().entries(SUBMISSION_ENTRIES).uring_builder(&ring).start(async {
+        let hub = Hub::new(clock, tick, new_shard(), Arc::clone(&config.status));
+        let accepting = listeners.into_iter().map(|listener| Accepting::start(&hub, listener));
+        let accepting = accepting.collect::<io::Result<Vec<_>>>().map_err(|source| {
+            EngineError::Setup { what: "copying a listener's descriptor", source }
+        })?;
+        ready();
+        let outcome = tokio::select! {
+            report = hub.run() => Ok(report),
+            Err(source) = hub.obey(mailbox) => {
+                Err(EngineError::Setup { what: "reading an eventfd", source })
+            }
+        };
+        for accepting in accepting {
+            accepting.end().await;
+        }
+        outcome
+    })
+}
+
+/// The task that accepts from one listener. The runtime cannot end while its accept is in flight,
+/// and that ends only if the socket is shut down: so we keep a copy of its descriptor.
+struct Accepting {
+    socket: std::net::TcpListener,
+    task: JoinHandle<()>,
+}
+
+impl Accepting {
+    fn start<S: Sweeper + 'static>(
+        hub: &Rc<Hub<S>>,
+        listener: std::net::TcpListener,
+    ) -> io::Result<Accepting> {
+        let socket = listener.try_clone()?;
+        let listener = TcpListener::from_std(listener);
+        Ok(Accepting { socket, task: tokio_uring::spawn(accept(Rc::clone(hub), listener)) })
+    }
+
+    async fn end(self) {
+        // Fails only if it is shut down already.
+        let _ = socket2::SockRef::from(&self.socket).shutdown(Shutdown::Both);
+        let _ = self.task.await;
+    }
+}
+
+async fn accept<S: Sweeper + 'static>(hub: Rc<Hub<S>>, listener: TcpListener) {
+    while hub.is_accepting() {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let link = Rc::new(Link::default());
+                match hub.opened(&link) {
+                    Ok(key) => drop(tokio_uring::spawn(serve(Rc::clone(&hub), stream, key, link))),
+                    // Counted by the shard, and closed by being dropped: nothing is in flight.
+                    Err(_refusal) => drop(stream),
+                }
+            }
+            Err(error) if super::is_exhaustion(&error) => {
+                hub.count(|counters| counters.accepts_paused += 1);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Err(_) => hub.count(|counters| counters.accept_errors += 1),
+        }
+    }
+}
+
+/// What a connection's task woke up for.
+enum Event {
+    News,
+    Received(io::Result<usize>, Vec<u8>),
+    Sent(io::Result<usize>, Outgoing),
+}
+
+/// One connection's task.
+async fn serve<S: Sweeper>(hub: Rc<Hub<S>>, stream: TcpStream, key: SessionKey, link: Rc<Link>) {
+    exchange(&hub, &stream, key, &link).await;
+    drop(stream);
+    hub.released(key);
+}
+
+/// Reads and writes until the connection is given up and nothing is in flight any more. A read and
+/// a write may be in flight at a time, and neither is ever dropped.
+async fn exchange<S: Sweeper>(hub: &Hub<S>, stream: &TcpStream, key: SessionKey, link: &Link) {
+    let mut reading = pin!(Some(read(stream, vec![0; TOKIO_URING_BUFFER_BYTES])));
+    let mut writing = pin!(None);
+    let mut shut = false;
+    loop {
+        if link.is_closing() && !shut {
+            shut = true;
+            // Fails if the peer has gone: then the read and the write end anyway.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        if writing.is_none()
+            && let Some(outgoing) = link.take_outgoing()
+        {
+            writing.set(Some(write(stream, outgoing)));
+        }
+        if shut && reading.is_none() && writing.is_none() {
+            return;
+        }
+        match next_event(link, shut, reading.as_mut(), writing.as_mut()).await {
+            Event::News => {}
+            Event::Sent(result, outgoing) => {
+                writing.set(None);
+                hub.sent(key, outgoing, result);
+            }
+            Event::Received(Ok(count), buffer) if count > 0 => {
+                reading.set(None);
+                hub.received(key, &buffer[..count]);
+                reading.set(Some(read(stream, buffer)));
+            }
+            Event::Received(result, _) => {
+                reading.set(None);
+                let end = result.map_or(ReceiveEnd::Failed, |_| ReceiveEnd::Closed);
+                hub.receive_ended(key, end);
+            }
+        }
+    }
+}
+
+async fn next_event(
+    link: &Link,
+    shut: bool,
+    mut reading: Pin<&mut Option<impl Future<Output = (io::Result<usize>, Vec<u8>)>>>,
+    mut writing: Pin<&mut Option<impl Future<Output = (io::Result<usize>, Outgoing)>>>,
+) -> Event {
+    poll_fn(|context| {
+        if let Poll::Ready((result, outgoing)) = poll_slot(writing.as_mut(), context) {
+            return Poll::Ready(Event::Sent(result, outgoing));
+        }
+        if let Poll::Ready((result, buffer)) = poll_slot(reading.as_mut(), context) {
+            return Poll::Ready(Event::Received(result, buffer));
+        }
+        // Once shut down there is nothing more to hear; what waits behind a write in flight is
+        // taken up when that has ended.
+        let news = !shut && link.poll_news(context).is_ready();
+        let of_use = link.is_closing() || writing.is_none();
+        if news && of_use { Poll::Ready(Event::News) } else { Poll::Pending }
+    })
+    .await
+}
+
+fn poll_slot<F: Future>(slot: Pin<&mut Option<F>>, context: &mut Context<'_>) -> Poll<F::Output> {
+    match slot.as_pin_mut() {
+        Some(future) => future.poll(context),
+        None => Poll::Pending,
+    }
+}
+
+async fn read(stream: &TcpStream, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+    stream.read(buffer).await
+}
+
+/// Static bytes are sent as they are; others are copied, since tokio-uring wants to own them.
+async fn write(stream: &TcpStream, outgoing: Outgoing) -> (io::Result<usize>, Outgoing) {
+    let result = match &outgoing {
+        Outgoing::Static(bytes) => stream.write(*bytes).submit().await.0,
+        other => stream.write(other.as_bytes().to_vec()).submit().await.0,
+    };
+    (result, outgoing)
+}

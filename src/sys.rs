@@ -1,0 +1,33 @@
+//! The system calls that no crate offers safely.
+#![expect(unsafe_code, reason = "a thread leaves the process's descriptor table")]
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use tokio::io::unix::AsyncFd;
+
+/// Gives the calling thread a descriptor table of its own, with copies of all that is open now.
+///
+/// RLIMIT_NOFILE bounds each table, so a process whose threads have tables of their own holds that
+/// many more connections. From here on a descriptor means something on its own thread only: do not
+/// hand one over to another thread, and do not wake a runtime that was made on another one unless
+/// it was made before.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn leave_descriptor_table() -> io::Result<()> {
+    // SAFETY: descriptors that were open stay valid, under the same numbers, on both sides. The
+    // callers are threads that have opened none before, and hand none over afterwards.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }?;
+    Ok(())
+}
+
+/// Lets a task of the calling thread's tokio runtime wait until `fd` is readable.
+///
+/// # Errors
+/// If the runtime cannot register it.
+pub fn watch(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+    // SAFETY: the borrow keeps the descriptor open, and what it refers to the same, for as long as
+    // the registration lives.
+    unsafe { AsyncFd::register(fd) }.map_err(|error| error.into_parts().1)
+}

@@ -47,7 +47,6 @@ impl Dial {
         if wrapped { lane + FIRST } else { lane }
     }
 
-    #[cfg(test)]
     /// How many ticks ahead `lane` is: the inverse of [`Dial::lane`]. It must be on the dial.
     /// (Outside of tests it is `Vectors::judge` that needs to know, of 64 lanes at once.)
     #[cfg(test)]

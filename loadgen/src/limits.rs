@@ -5,6 +5,10 @@ use std::time::Duration;
 /// A heartbeat that goes out later than this after its time is counted as sent late.
 pub const SENT_LATE: Duration = Duration::from_millis(10);
 
+/// A sleep that lasts this long has lasted too long: the process stood still meanwhile. Well above
+/// [`SLEEP_MAX`].
+pub const HELD_UP: Duration = Duration::from_millis(400);
+
 /// If the 99th percentile of (sent - due) exceeds this, the generator was the bottleneck and the
 /// run is void.
 pub const SEND_LATENESS_P99_MAX: Duration = Duration::from_millis(100);

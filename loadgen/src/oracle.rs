@@ -43,6 +43,9 @@ pub struct Ending {
     pub pause: Duration,
     /// When the end was seen here.
     pub seen: Timestamp,
+    /// Whether this generator was held up within the last interval: then the beat that was due may
+    /// not have gone, and what had been received may have been read late.
+    pub held_up: bool,
     /// The server's rule, if it is known.
     pub idle_timeout: Option<Duration>,
 }
@@ -84,7 +87,9 @@ pub fn judge(ending: Ending) -> Verdict {
             Verdict::Expired { late_at_most: earliest.map(|earliest| ending.seen.since(earliest)) }
         }
         Duty::Beat { .. } | Duty::Nothing if early => Verdict::Healthy,
-        Duty::Beat { due } if earliest.is_some() && due <= ending.seen => Verdict::OurDelay,
+        Duty::Beat { due } if earliest.is_some() && (due <= ending.seen || ending.held_up) => {
+            Verdict::OurDelay
+        }
         // Whoever keeps the interval that it was told is in good health, whatever the timeout.
         Duty::Beat { .. } => Verdict::Healthy,
         Duty::Nothing => Verdict::AfterTheEnd,
@@ -104,7 +109,7 @@ mod tests {
         let idle_timeout = Some(Duration::from_secs(15));
         let pause = Duration::from_secs(10);
         let (last_sent, seen) = (at(1_000), at(seen_ms));
-        Ending { duty, dismissed: false, last_sent, pause, seen, idle_timeout }
+        Ending { duty, dismissed: false, last_sent, pause, seen, held_up: false, idle_timeout }
     }
 
     #[test]
@@ -121,6 +126,11 @@ mod tests {
         assert_eq!(judge(ending(beat(11_000), 9_000)), Verdict::Healthy);
         assert_eq!(judge(ending(beat(11_000), 16_001)), Verdict::OurDelay);
         assert_eq!(judge(ending(beat(21_000), 16_001)), Verdict::Healthy, "the rule is at fault");
+        // A reply that was read late has moved the next beat: nobody else is to blame for that.
+        let held_up = Ending { held_up: true, ..ending(beat(21_000), 16_001) };
+        assert_eq!(judge(held_up), Verdict::OurDelay);
+        let early = Ending { held_up: true, ..ending(beat(11_000), 9_000) };
+        assert_eq!(judge(early), Verdict::Healthy, "no delay of ours excuses an early end");
     }
 
     /// After a stall the heartbeats that are overdue go out before the ends are seen that came

@@ -158,7 +158,8 @@ fn an_interrupt_ends_a_run_in_good_order() {
 fn held_up(pause: Duration) -> Outcome {
     let address = serve(Manners::GOOD);
     let _turn = turn();
-    let child = start(&format!("--target tcp://{address} -c 40 -d 2s --warmup 1s"));
+    let child = start(&format!("--target tcp://{address} -c 40 -d 5s --warmup 1s"));
+    // The run must not be over when it goes on: then nobody would be to blame for anything.
     std::thread::sleep(Duration::from_millis(1_700));
     kill_process(Pid::from_child(&child), Signal::STOP).expect("it runs");
     std::thread::sleep(pause);

@@ -117,6 +117,8 @@ pub struct Worker {
     sources: SourceShare,
     phases: Phases,
     stats: Stats,
+    /// When the loop went on after it had stood still.
+    held_up_at: Option<Timestamp>,
     /// The next client that has not been tried yet.
     next: u32,
     /// Clients to be tried again, from another address.
@@ -160,6 +162,7 @@ impl Worker {
             group: Group::new(mine as u32, task.slots_per_ring)?,
             sources: task.sources.share(number, task.workers),
             phases: Phases { steady_at: never, quiet_at: never, close_at: never },
+            held_up_at: None,
             stats: Stats::new(),
             next: 0,
             again: Vec::new(),
@@ -226,8 +229,12 @@ impl Worker {
 
     /// Enters one ring and handles what it brings; returns when that was collected.
     fn visit(&mut self, ring: usize, wait: Wait) -> Result<Timestamp> {
+        let before = self.task.clock.now();
         self.group.enter(ring, wait)?;
         let now = self.task.clock.now();
+        if now.since(before) >= limits::HELD_UP {
+            self.held_up_at = Some(now);
+        }
         let mut batch = std::mem::take(&mut self.batch);
         loop {
             let more = self.group.collect(ring, &mut batch);

@@ -132,6 +132,12 @@ impl Worker {
         }
     }
 
+    /// Whether the loop stood still within the client's last interval.
+    fn was_held_up(&self, index: u32, now: Timestamp) -> bool {
+        let interval = self.clients[index as usize].interval();
+        self.held_up_at.is_some_and(|at| now.since(at) <= interval)
+    }
+
     /// The server has closed a connection: was it right?
     fn closed_by_server(&mut self, index: u32, how: &'static str, now: Timestamp) {
         if self.clients[index as usize].state != State::Open {
@@ -150,6 +156,7 @@ impl Worker {
             last_sent: client.last_sent,
             pause: client.pause(),
             seen: now,
+            held_up: self.was_held_up(index, now),
             idle_timeout: client.idle_timeout(),
         });
         self.stats.silenced += u64::from(silent);

@@ -12,19 +12,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
-use super::{EngineCounters, EngineReport, Mailbox, Status, thread_cpu_us};
-use crate::limits::{
-    EXPIRED_PER_TURN_MAX, PUBLISH_INTERVAL, QUIET_ROUNDS, ROUNDS_MAX, STOP_TIMEOUT, SWEEP_US_MAX,
-};
+use super::housekeeper::Housekeeper;
+use super::{EngineCounters, EngineReport, Mailbox, Status};
+use crate::limits::{EXPIRED_PER_TURN_MAX, QUIET_ROUNDS, ROUNDS_MAX};
 use crate::outgoing::Outgoing;
 use crate::ring::RingCounters;
 use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed, Shard};
 use crate::sweep::{Progress, Sweeper};
 use crate::sys;
-use crate::time::{Clock, TickLength, Timestamp};
+use crate::time::{Clock, TickLength};
 
 /// What the shard wants of a connection's task.
 #[derive(Default)]
@@ -67,15 +64,12 @@ impl Link {
 /// One thread's shard, and what goes with it.
 pub(super) struct Hub<S> {
     clock: Clock,
-    tick: TickLength,
+    house: RefCell<Housekeeper>,
     shard: RefCell<Shard<S, Rc<Link>>>,
     effects: RefCell<Vec<Effect>>,
     counters: RefCell<EngineCounters>,
-    sweep_us: RefCell<Histogram<u32>>,
-    status: Arc<Status>,
     /// Events of any kind so far: tells whether a round was quiet.
     events: Cell<u64>,
-    stop_by: Cell<Option<Timestamp>>,
     stop_waker: Cell<Option<Waker>>,
 }
 
@@ -86,18 +80,13 @@ impl<S: Sweeper> Hub<S> {
         shard: Shard<S, Rc<Link>>,
         status: Arc<Status>,
     ) -> Rc<Hub<S>> {
-        let sweep_us =
-            Histogram::new_with_bounds(1, SWEEP_US_MAX, 2).expect("the bounds are constant");
         Rc::new(Hub {
             clock,
-            tick,
+            house: RefCell::new(Housekeeper::new(clock, tick, status)),
             shard: RefCell::new(shard),
             effects: RefCell::default(),
             counters: RefCell::default(),
-            sweep_us: RefCell::new(sweep_us),
-            status,
             events: Cell::new(0),
-            stop_by: Cell::new(None),
             stop_waker: Cell::new(None),
         })
     }
@@ -162,22 +151,24 @@ impl<S: Sweeper> Hub<S> {
     pub(super) async fn run(&self) -> EngineReport {
         loop {
             let now = self.clock.now();
-            if let Some(stop_by) = self.stop_by.get() {
+            if self.is_stopping() {
                 self.shard.borrow_mut().stop(EXPIRED_PER_TURN_MAX);
                 self.apply_effects();
-                if self.shard.borrow().is_empty() || now >= stop_by {
+                if self.shard.borrow().is_empty() || self.house.borrow().is_overdue(now) {
                     return self.publish();
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 continue;
             }
-            let next_tick = self.tick.start(self.tick.deadline(now + Duration::from_nanos(1)));
+            let sleep_max = self.house.borrow().sleep_max(now);
             tokio::select! {
-                () = tokio::time::sleep(next_tick.since(now).min(PUBLISH_INTERVAL)) => {}
+                () = tokio::time::sleep(sleep_max) => {}
                 () = self.stopped() => {}
             }
             self.sweep().await;
-            self.publish();
+            if self.house.borrow_mut().take_publish_due(self.clock.now()) {
+                self.publish();
+            }
         }
     }
 
@@ -189,11 +180,11 @@ impl<S: Sweeper> Hub<S> {
             return;
         }
         loop {
-            let begun = self.clock.now();
-            let progress = self.shard.borrow_mut().advance(now);
-            let took = self.clock.now().since(begun);
-            self.sweep_us.borrow_mut().saturating_record(took.as_micros() as u64);
-            self.count(|counters| counters.sweeps += 1);
+            let progress = self.house.borrow_mut().sweep(
+                &mut self.shard.borrow_mut(),
+                &mut self.counters.borrow_mut(),
+                now,
+            );
             self.apply_effects();
             if progress == Progress::Done {
                 return;
@@ -228,12 +219,11 @@ impl<S: Sweeper> Hub<S> {
             let now = self.clock.now();
             while let Some(command) = mailbox.take() {
                 if command.obey(&mut self.shard.borrow_mut(), now) {
-                    let stop_by = self.stop_by.get().unwrap_or(now + STOP_TIMEOUT);
-                    self.stop_by.set(Some(stop_by));
+                    self.house.borrow_mut().stop(now);
                 }
             }
             self.apply_effects();
-            if self.stop_by.get().is_some()
+            if self.is_stopping()
                 && let Some(waker) = self.stop_waker.take()
             {
                 waker.wake();
@@ -242,32 +232,27 @@ impl<S: Sweeper> Hub<S> {
     }
 
     async fn stopped(&self) {
-        poll_fn(|context| match self.stop_by.get() {
-            Some(_) => Poll::Ready(()),
-            None => {
-                self.stop_waker.set(Some(context.waker().clone()));
-                Poll::Pending
+        poll_fn(|context| {
+            if self.is_stopping() {
+                return Poll::Ready(());
             }
+            self.stop_waker.set(Some(context.waker().clone()));
+            Poll::Pending
         })
         .await;
     }
 
     /// Whether newcomers are still accepted.
     pub(super) fn is_accepting(&self) -> bool {
-        self.stop_by.get().is_none()
+        !self.is_stopping()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.house.borrow().is_stopping()
     }
 
     fn publish(&self) -> EngineReport {
-        let sweep_us = self.sweep_us.borrow();
-        let mut engine = *self.counters.borrow();
-        engine.sweep_us_p50 = sweep_us.value_at_quantile(0.5);
-        engine.sweep_us_p99 = sweep_us.value_at_quantile(0.99);
-        engine.sweep_us_p999 = sweep_us.value_at_quantile(0.999);
-        engine.sweep_us_max = sweep_us.max();
-        engine.cpu_us = thread_cpu_us();
-        let counters = self.shard.borrow_mut().publish().clone();
-        let report = EngineReport { counters, engine, ring: RingCounters::default() };
-        self.status.write(&report);
-        report
+        let (mut shard, mut counters) = (self.shard.borrow_mut(), self.counters.borrow_mut());
+        self.house.borrow().publish(&mut shard, &mut counters, RingCounters::default())
     }
 }

@@ -14,6 +14,7 @@
 //! 4. One send in flight per session.
 
 pub mod epoll;
+mod housekeeper;
 mod hub;
 mod layout;
 mod mailbox;

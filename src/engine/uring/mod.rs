@@ -14,25 +14,18 @@ mod connection;
 mod member;
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::time::Duration;
-
-use hdrhistogram::Histogram;
 
 pub use self::connection::Connection;
 use self::member::Member;
+use crate::engine::housekeeper::Housekeeper;
 use crate::engine::{
-    EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Status, Tuning, pin_to,
-    thread_cpu_us,
+    EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Tuning, pin_to,
 };
-use crate::limits::{
-    COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX, PUBLISH_INTERVAL,
-    STOP_TIMEOUT, SWEEP_US_MAX,
-};
+use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX};
 use crate::ring::{Completion, Op, RingCounters, RingError, Tag, Wait};
 use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
-use crate::time::{Clock, Tick, TickLength, Timestamp};
+use crate::time::{Clock, TickLength, Timestamp};
 
 /// The ring that sleeps.
 const MAIN: usize = 0;
@@ -40,7 +33,7 @@ const MAIN: usize = 0;
 /// A shard and the rings that carry its connections.
 pub struct UringEngine<S> {
     clock: Clock,
-    tick: TickLength,
+    house: Housekeeper,
     tuning: Tuning,
     members: Vec<Member>,
     shard: Shard<S, Connection>,
@@ -48,13 +41,7 @@ pub struct UringEngine<S> {
     counters: EngineCounters,
     batch: Vec<Completion>,
     effects: Vec<Effect>,
-    /// The tick up to which everybody who was due has been given up.
-    swept: Tick,
-    sweep_us: Histogram<u32>,
     woken: bool,
-    status: Arc<Status>,
-    publish_at: Timestamp,
-    stop_by: Option<Timestamp>,
 }
 
 impl<S: Sweeper> UringEngine<S> {
@@ -83,7 +70,7 @@ impl<S: Sweeper> UringEngine<S> {
         }
         Ok(UringEngine {
             clock,
-            tick,
+            house: Housekeeper::new(clock, tick, config.status),
             tuning: config.tuning,
             members,
             shard,
@@ -91,13 +78,7 @@ impl<S: Sweeper> UringEngine<S> {
             counters: EngineCounters::default(),
             batch: Vec::with_capacity(COMPLETIONS_PER_BATCH),
             effects: Vec::new(),
-            swept: Tick::NEVER,
-            sweep_us: Histogram::new_with_bounds(1, SWEEP_US_MAX, 2)
-                .expect("the bounds are constant"),
             woken: false,
-            status: config.status,
-            publish_at: Timestamp::ZERO,
-            stop_by: None,
         })
     }
 
@@ -132,13 +113,10 @@ impl<S: Sweeper> UringEngine<S> {
         let wait = if busy {
             Wait::No
         } else {
-            let now = self.clock.now();
-            let next_tick = self.tick.start(self.tick.deadline(now + Duration::from_nanos(1)));
             Wait::For {
                 completions: self.tuning.wait_completions,
                 min: self.tuning.wait_min,
-                // Publishing, and accepts that rest, do not wait for a long tick.
-                max: next_tick.since(now).min(PUBLISH_INTERVAL),
+                max: self.house.sleep_max(self.clock.now()),
             }
         };
         self.members[MAIN].ring.enter(wait)
@@ -147,7 +125,7 @@ impl<S: Sweeper> UringEngine<S> {
     /// Enters every ring that has something and handles its completions. Everything that had
     /// arrived before the time that this gives back has been handled: time may pass up to there.
     fn collect(&mut self, now: Timestamp) -> Result<Timestamp, RingError> {
-        let sweep_due = self.tick.current(now) != self.swept;
+        let sweep_due = self.house.is_sweep_due(now);
         for index in 0..self.members.len() {
             // Nothing had arrived if this ring has nothing for us, looked at after `now` was read.
             let mut heard_until = Some(now);
@@ -205,29 +183,15 @@ impl<S: Sweeper> UringEngine<S> {
         Ok(())
     }
 
-    /// Gives up whoever is due, once a tick, and in the turns after that until all are.
     fn sweep(&mut self, now: Timestamp) -> Progress {
-        let tick = self.tick.current(now);
-        if tick == self.swept {
-            return Progress::Done;
-        }
-        let begun = self.clock.now();
-        let progress = self.shard.advance(now);
-        let took = self.clock.now().since(begun);
-        if progress == Progress::Done {
-            self.swept = tick;
-        }
+        let progress = self.house.sweep(&mut self.shard, &mut self.counters, now);
         self.apply_effects();
-        self.counters.sweeps += 1;
-        // A value beyond the histogram's range counts as its greatest.
-        self.sweep_us.saturating_record(took.as_micros() as u64);
         progress
     }
 
     /// What is done once a turn: publishing, commands, accepts that rest, stopping.
     fn keep_house(&mut self, now: Timestamp) {
-        if now >= self.publish_at {
-            self.publish_at = now + PUBLISH_INTERVAL;
+        if self.house.take_publish_due(now) {
             self.publish();
         }
         for member in &mut self.members {
@@ -236,12 +200,12 @@ impl<S: Sweeper> UringEngine<S> {
         if std::mem::take(&mut self.woken) {
             while let Some(command) = self.mailbox.take() {
                 if command.obey(&mut self.shard, now) {
-                    self.stop_by.get_or_insert(now + STOP_TIMEOUT);
+                    self.house.stop(now);
                 }
             }
             self.apply_effects();
         }
-        if self.stop_by.is_some() {
+        if self.house.is_stopping() {
             for member in &mut self.members {
                 member.stop_accepting();
             }
@@ -252,10 +216,12 @@ impl<S: Sweeper> UringEngine<S> {
 
     /// Whether the engine was told to stop and everybody has gone, or has had the time to go.
     fn finished(&self) -> bool {
-        let Some(stop_by) = self.stop_by else { return false };
+        if !self.house.is_stopping() {
+            return false;
+        }
         let gone = self.shard.is_empty()
             && self.members.iter().all(|member| member.is_empty() && !member.is_accepting());
-        gone || self.clock.now() >= stop_by
+        gone || self.house.is_overdue(self.clock.now())
     }
 
     /// Has the main ring read the eventfd: one signal, one completion.
@@ -272,14 +238,6 @@ impl<S: Sweeper> UringEngine<S> {
             ring.add(&member.ring.counters());
             self.counters.buffers_held += u64::from(member.ring.buffers_held());
         }
-        self.counters.sweep_us_p50 = self.sweep_us.value_at_quantile(0.5);
-        self.counters.sweep_us_p99 = self.sweep_us.value_at_quantile(0.99);
-        self.counters.sweep_us_p999 = self.sweep_us.value_at_quantile(0.999);
-        self.counters.sweep_us_max = self.sweep_us.max();
-        self.counters.cpu_us = thread_cpu_us();
-        let counters = self.shard.publish().clone();
-        let report = EngineReport { counters, engine: self.counters, ring };
-        self.status.write(&report);
-        report
+        self.house.publish(&mut self.shard, &mut self.counters, ring)
     }
 }

@@ -138,6 +138,10 @@ serve_args! {
     /// The size of each receive buffer [default: 1KiB]
     #[arg(long, value_name = "BYTES", help_heading = "Ring tuning")]
     ring_buffer_size: Option<Bytes>,
+    /// How idle connections wait: a multishot receive, or a multishot poll and then a receive (610
+    /// bytes less of kernel memory, one more operation per heartbeat) [default: receive]
+    #[arg(long, value_name = "receive|poll", help_heading = "Ring tuning")]
+    arming: Option<String>,
     /// So many completions wake a sleeping shard at once [default: 64]
     #[arg(long, value_name = "N", help_heading = "Ring tuning")]
     wait_batch: Option<u32>,

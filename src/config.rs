@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cli::ServeArgs;
 use crate::control::AdminAddress;
-use crate::engine::{EngineKind, Tuning};
+use crate::engine::{Arming, EngineKind, Tuning};
 use crate::limits::{
     COMPLETION_ENTRIES, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX,
     SLOTS_PER_RING_MAX, TCP_FRAME_BYTES_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
@@ -229,8 +229,14 @@ fn tuning(args: &ServeArgs) -> Result<Tuning, ConfigError> {
     if !(16..=1 << 20).contains(&buffer_bytes) {
         return Err(value("ring-buffer-size", &buffer_bytes.to_string(), "16 bytes to 1MiB"));
     }
+    let arming = match args.arming.as_deref() {
+        None | Some("receive") => Arming::Receive,
+        Some("poll") => Arming::Poll,
+        Some(other) => return Err(value("arming", other, "receive or poll")),
+    };
     Ok(Tuning {
         slots: 0,
+        arming,
         completion_entries,
         buffers,
         buffer_bytes: buffer_bytes as u32,

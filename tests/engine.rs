@@ -13,6 +13,7 @@ use common::{PATIENCE, PING, PONG, Server, count};
 macro_rules! on_every_engine {
     ($($case:ident,)+) => {
         mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
+        mod uring_by_poll { $(#[test] fn $case() { super::$case("uring --arming poll"); })+ }
         mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
         mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
     };
@@ -90,10 +91,10 @@ fn survive_a_pause(server: Server, message: &[u8], reply: &[u8]) {
 fn nobody_is_expired_for_a_pause_when_buffers_and_completions_are_scarce() {
     let message: Vec<u8> = [0, 201, 7].into_iter().chain([9; 200]).collect();
     for scarce in [["--ring-buffers", "2"], ["--ring-completions", "4"]] {
-        for rings in ["1", "3"] {
+        for (rings, arming) in [("1", "receive"), ("3", "receive"), ("3", "poll")] {
             let small = ["--ring-buffer-size", "64", "--rings-per-shard", rings];
-            let server = Server::start(&[PAUSE_FLAGS, &scarce, &small].concat());
-            survive_a_pause(server, &message, &message);
+            let flags = [PAUSE_FLAGS, &scarce, &small, &["--arming", arming]].concat();
+            survive_a_pause(Server::start(&flags), &message, &message);
         }
     }
 }

@@ -117,6 +117,15 @@ pub struct EngineConfig {
     pub status: Arc<Status>,
 }
 
+/// How the ring engine has the kernel wait for what a connection sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arming {
+    /// A multishot receive: the bytes come with the completion.
+    Receive,
+    /// A multishot poll, and a receive when it fires: less kernel memory, one operation more.
+    Poll,
+}
+
 /// The knobs of the ring engine, each measurable on its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
@@ -128,6 +137,8 @@ pub struct Tuning {
     pub buffers: u16,
     /// The size of each in bytes.
     pub buffer_bytes: u32,
+    /// How idle connections wait.
+    pub arming: Arming,
     /// So many completions on the ring that sleeps wake it at once.
     pub wait_completions: u32,
     /// Fewer completions wake it after this.

@@ -153,6 +153,23 @@ impl Ring {
         self.push(opcode::RecvMulti::new(Fixed(slot), BufferRing::GROUP).build(), tag);
     }
 
+    /// Queues a multishot poll of `slot`: a completion whenever bytes, an end or a failure come.
+    pub fn poll_multishot(&mut self, slot: u32, tag: Tag) {
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        self.push(opcode::PollAdd::new(Fixed(slot), events).multi(true).build(), tag);
+    }
+
+    /// Queues a receive of what is there when it is submitted: it never waits, and completes with
+    /// -EAGAIN if nothing is there.
+    pub fn receive_once(&mut self, slot: u32, tag: Tag) {
+        let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), 0)
+            .buf_group(BufferRing::GROUP)
+            .flags(libc::MSG_DONTWAIT)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.push(entry, tag);
+    }
+
     /// Queues a send on `slot`: one at a time for each `tag.index`. The completion brings
     /// `outgoing` back, its cursor not moved, unless it was static.
     ///

@@ -24,6 +24,7 @@ pub struct RingConfig {
 const OPCODES: &[(u8, &str, &str)] = &[
     (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT", "5.5"),
     (opcode::RecvMulti::CODE, "IORING_OP_RECV", "5.6"),
+    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD", "5.1"),
     (opcode::Send::CODE, "IORING_OP_SEND", "5.6"),
     (opcode::Close::CODE, "IORING_OP_CLOSE", "5.6"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL", "5.5"),

@@ -25,10 +25,14 @@ pub enum Op {
     Wake = 8,
     /// A send whose bytes lie in the ring's own table; never seen outside the ring layer.
     SendOwned = 9,
+    /// Multishot poll for readability.
+    Poll = 10,
+    /// A receive of what is there now, into a provided buffer.
+    ReceiveOnce = 11,
 }
 
 impl Op {
-    const ALL: [Op; 9] = [
+    const ALL: [Op; 11] = [
         Op::Accept,
         Op::Receive,
         Op::Send,
@@ -38,6 +42,8 @@ impl Op {
         Op::ConnectSetup,
         Op::Wake,
         Op::SendOwned,
+        Op::Poll,
+        Op::ReceiveOnce,
     ];
 }
 

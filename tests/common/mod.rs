@@ -29,12 +29,14 @@ impl Server {
         Server::start_on("uring", flags)
     }
 
-    /// The same, on this engine.
+    /// The same, on this engine, whose name may be followed by flags of its own.
     pub fn start_on(engine: &str, flags: &[&str]) -> Server {
+        let (engine, tuning) = engine.split_once(' ').unwrap_or((engine, ""));
         let mut command = Command::new(env!("CARGO_BIN_EXE_heartwheel"));
         command
             .args(["serve", "--listen", "tcp://127.0.0.1:0", "--shards", "1"])
             .args(["--admin", "127.0.0.1:0", "--engine", engine])
+            .args(tuning.split_whitespace())
             .args(flags);
         let server = Server::spawn(command);
         assert_eq!(server.ready["engine"], engine);

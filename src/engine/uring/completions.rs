@@ -3,6 +3,7 @@
 use super::connection::{Connection, Step};
 use super::member::NOBODY;
 use super::{MAIN, UringEngine};
+use crate::engine::Arming;
 use crate::ring::{Completion, Op, Tag};
 use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed};
@@ -10,11 +11,11 @@ use crate::sweep::Sweeper;
 use crate::time::Timestamp;
 
 /// The key of the session that a tag speaks of.
-fn key_of(tag: Tag) -> SessionKey {
+pub(super) fn key_of(tag: Tag) -> SessionKey {
     SessionKey { index: tag.index, generation: tag.generation }
 }
 
-fn tag_of(op: Op, key: SessionKey) -> Tag {
+pub(super) fn tag_of(op: Op, key: SessionKey) -> Tag {
     Tag::new(op, key.generation, key.index)
 }
 
@@ -22,6 +23,8 @@ impl<S: Sweeper> UringEngine<S> {
     pub(super) fn handle(&mut self, ring: usize, completion: Completion, now: Timestamp) {
         match completion.tag.op {
             Op::Receive => self.on_receive(ring, completion, now),
+            Op::Poll => self.on_poll(&completion, now),
+            Op::ReceiveOnce => self.on_receive_once(ring, completion, now),
             Op::Send => self.on_send(completion, now),
             Op::Accept => self.on_accept(ring, &completion, now),
             Op::Close => self.on_close(ring, completion.tag),
@@ -55,7 +58,7 @@ impl<S: Sweeper> UringEngine<S> {
             }
             return;
         };
-        connection.receiving = false;
+        connection.armed = false;
         if connection.closing() {
             self.go_on_closing(key);
             return;
@@ -63,7 +66,7 @@ impl<S: Sweeper> UringEngine<S> {
         match result {
             1.. => {
                 self.counters.receives_rearmed += 1;
-                self.arm_receive(key);
+                self.arm(key);
             }
             0 => self.shard.receive_ended(key, ReceiveEnd::Closed, now),
             error if error == -libc::ENOBUFS => {
@@ -95,7 +98,7 @@ impl<S: Sweeper> UringEngine<S> {
                 let slot = slot as u32;
                 member.slot_taken(now, &mut self.counters);
                 match self.shard.opened(Connection::new(ring as u16, slot), now) {
-                    Ok(key) => self.arm_receive(key),
+                    Ok(key) => self.arm(key),
                     Err(_refusal) => member.ring.close(slot, Tag::new(Op::Close, 0, NOBODY)),
                 }
             }
@@ -146,8 +149,12 @@ impl<S: Sweeper> UringEngine<S> {
         let Some(connection) = self.shard.connection_mut(key) else { return };
         connection.set_closing();
         let ring = &mut self.members[usize::from(connection.ring)].ring;
-        if connection.receiving {
-            ring.cancel(tag_of(Op::Receive, key), tag_of(Op::Cancel, key));
+        if connection.armed {
+            let op = match self.tuning.arming {
+                Arming::Receive => Op::Receive,
+                Arming::Poll => Op::Poll,
+            };
+            ring.cancel(tag_of(op, key), tag_of(Op::Cancel, key));
         }
         if connection.sending() {
             ring.cancel_send(tag_of(Op::Send, key), tag_of(Op::Cancel, key));
@@ -156,7 +163,7 @@ impl<S: Sweeper> UringEngine<S> {
     }
 
     /// Closes a connection that was given up, once nothing is in flight on it.
-    fn go_on_closing(&mut self, key: SessionKey) {
+    pub(super) fn go_on_closing(&mut self, key: SessionKey) {
         let Some(connection) = self.shard.connection_mut(key) else { return };
         if connection.next_step() == Step::Close {
             let ring = &mut self.members[usize::from(connection.ring)].ring;
@@ -164,14 +171,20 @@ impl<S: Sweeper> UringEngine<S> {
         }
     }
 
-    fn arm_receive(&mut self, key: SessionKey) {
+    /// Has the kernel report what the peer sends, from now on.
+    pub(super) fn arm(&mut self, key: SessionKey) {
         let Some(connection) = self.shard.connection_mut(key) else { return };
-        if connection.receiving || connection.closing() {
+        if connection.armed || connection.closing() {
             return;
         }
-        connection.receiving = true;
+        connection.armed = true;
         let ring = &mut self.members[usize::from(connection.ring)].ring;
-        ring.receive_multishot(connection.slot, tag_of(Op::Receive, key));
+        match self.tuning.arming {
+            Arming::Receive => {
+                ring.receive_multishot(connection.slot, tag_of(Op::Receive, key));
+            }
+            Arming::Poll => ring.poll_multishot(connection.slot, tag_of(Op::Poll, key)),
+        }
     }
 
     /// Arms receives that found no buffer, as many as there are buffers: what was handled since has
@@ -179,7 +192,10 @@ impl<S: Sweeper> UringEngine<S> {
     pub(super) fn rearm_starved(&mut self, ring: usize) {
         for _ in 0..self.tuning.buffers {
             let Some(key) = self.members[ring].starved.pop_front() else { return };
-            self.arm_receive(key);
+            match self.tuning.arming {
+                Arming::Receive => self.arm(key),
+                Arming::Poll => self.read(key),
+            }
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Member {
     pub(super) heard_until: Timestamp,
     resume_at: Option<Timestamp>,
     accepting: bool,
+    /// Receives of what is there now are queued: they are not to wait for the next sleep.
+    pub(super) hasty: bool,
 }
 
 struct Listener {
@@ -55,6 +57,7 @@ impl Member {
             heard_until: Timestamp::ZERO,
             resume_at: None,
             accepting: true,
+            hasty: false,
         })
     }
 

@@ -12,6 +12,7 @@
 mod completions;
 mod connection;
 mod member;
+mod polling;
 
 use std::os::fd::AsFd;
 
@@ -119,6 +120,7 @@ impl<S: Sweeper> UringEngine<S> {
                 max: self.house.sleep_max(self.clock.now()),
             }
         };
+        self.members[MAIN].hasty = false;
         self.members[MAIN].ring.enter(wait)
     }
 
@@ -156,7 +158,7 @@ impl<S: Sweeper> UringEngine<S> {
     fn needs_enter(index: usize, member: &mut Member, sweep_due: bool) -> bool {
         member.ring.has_deferred()
             || !member.starved.is_empty()
-            || (index != MAIN || sweep_due) && member.ring.has_submissions()
+            || (index != MAIN || sweep_due || member.hasty) && member.ring.has_submissions()
     }
 
     /// One enter of one ring, unless all is in its queue already, and all its completions.
@@ -164,6 +166,7 @@ impl<S: Sweeper> UringEngine<S> {
         self.rearm_starved(index);
         let member = &mut self.members[index];
         if Self::needs_enter(index, member, sweep_due) {
+            member.hasty = false;
             member.ring.enter(Wait::No)?;
         }
         let mut batch = std::mem::take(&mut self.batch);

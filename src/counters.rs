@@ -3,8 +3,9 @@
 //! A set of counters has a single writer. Sums over several sets, and the form in which they are
 //! published and printed, follow from the declaration.
 
-/// Declares a struct of `u64` counters. Each line says how several sets are joined: `sum`, or `max`
-/// for the greatest value seen.
+/// Declares a struct of `u64` counters. Each line says what it is, and so how several sets are
+/// joined: `sum` (it only grows), `gauge` (it may fall; added up too), or `max` (the greatest value
+/// seen).
 macro_rules! counters {
     (
         $(#[$outer:meta])*
@@ -20,6 +21,9 @@ macro_rules! counters {
 
             /// What each of them counts.
             pub const HELP: &[&str] = &[$(concat!($($help),+),)+];
+
+            /// Whether each of them may fall as well as rise.
+            pub const GAUGES: &[bool] = &[$(crate::counters::is_gauge(stringify!($join)),)+];
 
             /// Joins another set into this one.
             pub fn add(&mut self, other: &$name) {
@@ -46,6 +50,13 @@ pub(crate) fn sum(total: &mut u64, value: u64) {
     *total += value;
 }
 
+pub(crate) use sum as gauge;
+
+/// Whether a counter of this kind may fall.
+pub(crate) const fn is_gauge(kind: &str) -> bool {
+    matches!(kind.as_bytes(), b"gauge")
+}
+
 pub(crate) fn max(total: &mut u64, value: u64) {
     *total = (*total).max(value);
 }
@@ -59,16 +70,19 @@ mod tests {
             seen: sum,
             /// A maximum.
             worst: max,
+            /// A gauge.
+            held: gauge,
         }
     }
 
     #[test]
     fn sets_are_joined_as_declared_and_survive_being_published() {
-        let mut total = Sample { seen: 3, worst: 9 };
-        total.add(&Sample { seen: 4, worst: 2 });
-        assert_eq!(total, Sample { seen: 7, worst: 9 });
-        assert_eq!(Sample::NAMES, ["seen", "worst"]);
-        assert_eq!(Sample::HELP, [" A sum.", " A maximum."]);
+        let mut total = Sample { seen: 3, worst: 9, held: 1 };
+        total.add(&Sample { seen: 4, worst: 2, held: 1 });
+        assert_eq!(total, Sample { seen: 7, worst: 9, held: 2 });
+        assert_eq!(Sample::NAMES, ["seen", "worst", "held"]);
+        assert_eq!(Sample::HELP, [" A sum.", " A maximum.", " A gauge."]);
+        assert_eq!(Sample::GAUGES, [false, false, true]);
         assert_eq!(Sample::from_values(total.values()), total);
     }
 }

@@ -10,10 +10,6 @@ use crate::engine::{EngineCounters, EngineReport};
 use crate::ring::RingCounters;
 use crate::shard::{CloseReason, Refusal, Totals};
 
-/// What may fall as well as rise.
-const GAUGES: &[&str] =
-    &["open", "heartbeats_pending", "table_entries", "sweeper_entries", "buffers_held"];
-
 /// One scrape.
 pub(super) fn render(reports: &[EngineReport]) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
@@ -30,11 +26,21 @@ pub(super) fn render(reports: &[EngineReport]) -> String {
     handle.render()
 }
 
+/// Records every counter of a set.
+macro_rules! record_set {
+    ($shard:expr, $prefix:expr, $set:ty, $values:expr) => {
+        for (index, value) in $values.values().into_iter().enumerate() {
+            let metric = metric($prefix, <$set>::NAMES[index], <$set>::GAUGES[index]);
+            record_one($shard, metric, <$set>::HELP[index], value);
+        }
+    };
+}
+
 fn record(shard: &str, report: &EngineReport) {
     let counters = &report.counters;
-    record_set(shard, "", Totals::NAMES, Totals::HELP, &counters.totals.values());
-    record_set(shard, "", EngineCounters::NAMES, EngineCounters::HELP, &report.engine.values());
-    record_set(shard, "ring_", RingCounters::NAMES, RingCounters::HELP, &report.ring.values());
+    record_set!(shard, "", Totals, counters.totals);
+    record_set!(shard, "", EngineCounters, report.engine);
+    record_set!(shard, "ring_", RingCounters, report.ring);
     metrics::describe_counter!("heartwheel_sessions_closed_total", "Sessions closed, by reason.");
     for reason in CloseReason::ALL {
         let labels = labels(shard, Some(reason.name()));
@@ -52,19 +58,16 @@ fn record(shard: &str, report: &EngineReport) {
     }
 }
 
-fn record_set(shard: &str, prefix: &str, names: &[&str], help: &[&str], values: &[u64]) {
-    for ((name, help), value) in names.iter().zip(help).zip(values) {
-        let help = help.trim().to_owned();
-        let labels = labels(shard, None);
-        match metric(prefix, name) {
-            Metric::Counter(name) => {
-                metrics::describe_counter!(name.clone(), help);
-                counter!(name, labels).absolute(*value);
-            }
-            Metric::Gauge(name, scale) => {
-                metrics::describe_gauge!(name.clone(), help);
-                gauge!(name, labels).set(*value as f64 * scale);
-            }
+fn record_one(shard: &str, metric: Metric, help: &str, value: u64) {
+    let (help, labels) = (help.trim().to_owned(), labels(shard, None));
+    match metric {
+        Metric::Counter(name) => {
+            metrics::describe_counter!(name.clone(), help);
+            counter!(name, labels).absolute(value);
+        }
+        Metric::Gauge(name, scale) => {
+            metrics::describe_gauge!(name.clone(), help);
+            gauge!(name, labels).set(value as f64 * scale);
         }
     }
 }
@@ -83,11 +86,11 @@ enum Metric {
 
 /// The metric of a counter. Times are counted in microseconds and told in seconds; the exporter's
 /// counters are whole numbers, so a sum of times is a gauge that happens only to grow.
-fn metric(prefix: &str, name: &str) -> Metric {
+fn metric(prefix: &str, name: &str, is_gauge: bool) -> Metric {
     if name == "open" {
         return Metric::Gauge("heartwheel_sessions_open".to_owned(), 1.0);
     }
-    if GAUGES.contains(&name) {
+    if is_gauge {
         return Metric::Gauge(format!("heartwheel_{prefix}{name}"), 1.0);
     }
     match name.split_once("_us") {

@@ -161,7 +161,7 @@ counters! {
         /// Accepts that failed for reasons of the network.
         accept_errors: sum,
         /// Receive buffers that the engine holds; 0 between turns.
-        buffers_held: sum,
+        buffers_held: gauge,
         /// Sweeps: one per tick, and one for each continuation.
         sweeps: sum,
         /// The median duration of a sweep in microseconds, in the slowest shard.

@@ -10,21 +10,20 @@ use super::reason::{CloseReason, Refusal};
 use crate::counters::counters;
 
 counters! {
-    /// The totals of a shard, or of several added up. All only grow, but the gauges `open`,
-    /// `heartbeats_pending`, `table_entries` and `sweeper_entries`.
+    /// The totals of a shard, or of several added up. All but the gauges only grow.
     Totals {
         /// Connections that the kernel accepted for us.
         accepted: sum,
         /// Sessions opened.
         opened: sum,
         /// Sessions that are open now.
-        open: sum,
+        open: gauge,
         /// Connections whose close has completed.
         released: sum,
         /// Entries of the session table: the open and those whose close has not completed.
-        table_entries: sum,
+        table_entries: gauge,
         /// Sessions that the sweeper knows.
-        sweeper_entries: sum,
+        sweeper_entries: gauge,
         /// Bytes that came from clients of open sessions.
         bytes_received: sum,
         /// Bytes that came for sessions that were being closed already.
@@ -40,7 +39,7 @@ counters! {
         /// Heartbeats whose reply the kernel took.
         heartbeats_answered: sum,
         /// Heartbeats whose reply has not been sent yet.
-        heartbeats_pending: sum,
+        heartbeats_pending: gauge,
         /// Heartbeats whose session was closed before the reply was sent.
         heartbeats_dropped: sum,
         /// PONGs received.
@@ -51,6 +50,8 @@ counters! {
         data_echoed: sum,
         /// PUSH_ACKs received.
         push_acks_received: sum,
+        /// Memory that messages keep which wait behind a send, in bytes.
+        send_queue_bytes: gauge,
         /// Sends that took only a part of their bytes.
         short_sends: sum,
         /// Events for sessions that have gone.

@@ -365,6 +365,13 @@ impl<S: Sweeper, C> Shard<S, C> {
         sessions.map(|session| u64::from(session.pongs_unanswered)).sum()
     }
 
+    /// The memory that all outboxes keep, counted anew: what the gauge must show.
+    pub fn count_queued_bytes(&self) -> u64 {
+        let sessions = self.sessions.keys().filter_map(|key| self.sessions.get(key));
+        let outboxes = sessions.filter_map(|session| session.outbox.as_ref());
+        outboxes.map(|outbox| outbox.queued_bytes() as u64).sum()
+    }
+
     /// Files the session's present deadline.
     fn refile(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.sessions.get(key) else { return };

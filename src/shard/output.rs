@@ -121,6 +121,7 @@ fn push_item<C>(
         return Err(CloseReason::SendQueueFull);
     }
     outbox.push(item);
+    context.counters.send_queue_bytes += (outbox.queued_bytes() - queued_bytes) as u64;
     Ok(())
 }
 
@@ -224,7 +225,13 @@ impl<S: Sweeper, C> Shard<S, C> {
         if session.sending != Sending::Nothing {
             return;
         }
-        let outgoing = match session.outbox.as_mut().and_then(|outbox| outbox.pop()) {
+        let next = session.outbox.as_mut().and_then(|outbox| {
+            let queued_bytes = outbox.queued_bytes();
+            let item = outbox.pop();
+            self.counters.send_queue_bytes -= (queued_bytes - outbox.queued_bytes()) as u64;
+            item
+        });
+        let outgoing = match next {
             Some(Item { outgoing: Outgoing::Static(bytes), pongs }) => {
                 session.sending = Sending::Pongs { count: pongs, skip: 0 };
                 Outgoing::Static(bytes)
@@ -252,7 +259,8 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// completion.
     pub(super) fn drop_output(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        session.outbox = None;
+        let queued_bytes = session.outbox.take().map_or(0, |outbox| outbox.queued_bytes());
+        self.counters.send_queue_bytes -= queued_bytes as u64;
         session.pongs_pending = 0;
         let in_flight = pongs_of(session.sending);
         let dropped = session.pongs_unanswered - in_flight;

@@ -40,8 +40,10 @@ fn a_client_that_does_not_read_gets_its_bound_and_no_more() {
         world.receive(client, &message);
         assert_eq!(world.closed_for(client), None);
     }
+    assert_eq!(world.counters().send_queue_bytes, 4 * message.len() as u64);
     world.receive(client, &message);
     assert_eq!(world.closed_for(client), Some(CloseReason::SendQueueFull));
+    assert_eq!(world.counters().send_queue_bytes, 0);
     world.check_laws();
 }
 

@@ -188,6 +188,7 @@ impl World {
             assert!(law.holds, "{law:?}");
         }
         assert_eq!(self.shard.counters().heartbeats_pending, self.shard.count_pending());
+        assert_eq!(self.shard.counters().send_queue_bytes, self.shard.count_queued_bytes());
         let bytes: usize = self.sent.values().map(Vec::len).sum();
         assert_eq!(self.shard.counters().bytes_sent, bytes as u64);
     }

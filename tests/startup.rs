@@ -144,6 +144,29 @@ fn a_forbidden_io_uring_is_named_with_its_sysctl() {
     assert!(text.contains("CONFIG_IO_URING") && text.contains("6.1"), "{text}");
 }
 
+/// As with `sysctl -w kernel.io_uring_disabled=2`, but for this one process: the kernel's answer is
+/// the same EPERM, and a mount namespace shows it the sysctl's value.
+#[test]
+fn the_value_of_the_sysctl_is_told() {
+    let shown = std::env::temp_dir().join(format!("io_uring_disabled-{}", std::process::id()));
+    std::fs::write(&shown, "2\n").expect("written");
+    let mut command = Command::new("unshare");
+    let script = "mount --bind \"$1\" /proc/sys/kernel/io_uring_disabled && shift && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(&shown);
+    command.arg(env!("CARGO_BIN_EXE_heartwheel")).args(["serve", "--listen", "tcp://127.0.0.1:0"]);
+    command.args(["--admin", "off"]);
+    forbid_io_uring(&mut command, libc::EPERM as u32);
+    let output = command.output().expect("unshare runs");
+    std::fs::remove_file(&shown).expect("removed");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !rustix::process::geteuid().is_root() && !text.contains("io_uring") {
+        eprintln!("NOT TESTED: a mount namespace needs root: {text}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("kernel.io_uring_disabled=2"), "{text}");
+}
+
 #[test]
 fn where_io_uring_is_forbidden_epoll_serves_if_asked_and_auto_by_itself() {
     for engine in ["epoll", "auto"] {
@@ -159,6 +182,12 @@ fn where_io_uring_is_forbidden_epoll_serves_if_asked_and_auto_by_itself() {
 /// A server whose `io_uring_setup` fails with `errno`, as under a container's seccomp filter.
 fn without_io_uring(errno: u32) -> Command {
     let mut command = serve(&["--listen", "tcp://127.0.0.1:0", "--admin", "off"]);
+    forbid_io_uring(&mut command, errno);
+    command
+}
+
+/// Has `io_uring_setup` fail with `errno` for this command and all that it starts.
+fn forbid_io_uring(command: &mut Command, errno: u32) {
     // SAFETY: prctl is async-signal-safe, and the filter lives on the stack until it is copied.
     unsafe {
         command.pre_exec(move || {
@@ -183,5 +212,4 @@ fn without_io_uring(errno: u32) -> Command {
             if installed { Ok(()) } else { Err(std::io::Error::last_os_error()) }
         });
     }
-    command
 }

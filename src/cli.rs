@@ -56,7 +56,8 @@ macro_rules! serve_args {
 }
 
 serve_args! {
-    /// Listen here: tcp://ADDR:PORT, repeatable; port 0 picks one [default: tcp://127.0.0.1:7400]
+    /// Listen here: tcp://ADDR:PORT or ws://ADDR:PORT, repeatable; port 0 picks one [default:
+    /// tcp://127.0.0.1:7400 and ws://127.0.0.1:7401]
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
     /// The control plane's address, or off [default: 127.0.0.1:7480]
@@ -98,7 +99,8 @@ serve_args! {
     /// Log heartbeats too; other messages are logged at level debug (RUST_LOG=debug)
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     log_heartbeats: Option<bool>,
-    /// A larger frame is refused from its header; TCP's length field ends at 65535 [default: 64KiB]
+    /// A larger frame, or WebSocket message, is refused from its header; TCP's length field ends at
+    /// 65535 [default: 64KiB]
     #[arg(long, value_name = "BYTES")]
     max_frame: Option<Bytes>,
     /// The first frame must be complete by then [default: 10s]

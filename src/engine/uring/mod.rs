@@ -212,7 +212,7 @@ impl<S: Sweeper> UringEngine<S> {
             for member in &mut self.members {
                 member.stop_accepting();
             }
-            self.shard.stop(EXPIRED_PER_TURN_MAX);
+            self.shard.stop(EXPIRED_PER_TURN_MAX, now);
             self.apply_effects();
         }
     }

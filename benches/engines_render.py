@@ -9,7 +9,7 @@ import statistics
 MEASURES = [
     ("cpu_us_per_heartbeat", "server CPU, us a heartbeat", 2),
     ("user_bytes_per_connection", "user memory, B a connection", 0),
-    ("kernel_bytes_per_connection", "kernel memory of both ends, B a connection", 0),
+    ("kernel_bytes_per_connection", "kernel memory, B a connection", 0),
     ("rtt_p50_us", "rtt p50, us", 0),
     ("rtt_p99_us", "rtt p99, us", 0),
     ("rtt_p999_us", "rtt p99.9, us", 0),
@@ -43,35 +43,30 @@ def spread(rows, measure):
 
 
 def table(rows):
-    lines = ["median [lowest..highest] of the repeats; * marks runs in which loadgen found fault",
-             ""]
+    lines = ["median [lowest..highest] of the repeats; a * for each run in which loadgen found fault",
+             "kernel memory is that of both ends, from slab caches"]
     for size, contestants in grouped(rows).items():
-        lines.append(f"{size:,} connections")
-        lines.append(f"  {'':<44}" + "".join(f"{name:>24}" for name in contestants))
+        lines += ["", f"{size:,} connections"]
         for measure, title, digits in MEASURES:
-            cells = []
-            for found in contestants.values():
+            lines.append(f"  {title}")
+            for name, found in contestants.items():
                 low, high = spread(found, measure)
-                cells.append(f"{median(found, measure):,.{digits}f} "
+                faults = "*" * sum(str(row["exit"]) != "0" for row in found)
+                lines.append(f"    {name + faults:<14} {median(found, measure):>10,.{digits}f}   "
                              f"[{low:,.{digits}f}..{high:,.{digits}f}]")
-            lines.append(f"  {title:<44}" + "".join(f"{cell:>24}" for cell in cells))
-        faults = [name + "*" * sum(row["exit"] != "0" and row["exit"] != 0 for row in found)
-                  for name, found in contestants.items()]
-        lines.append("  runs: " + ", ".join(faults))
         lines += ratios(contestants)
-        lines.append("")
-    return "\n".join(lines).rstrip()
+    return "\n".join(lines)
 
 
 def ratios(contestants):
     if "uring" not in contestants:
         return []
-    lines = []
+    lines = ["  ratios of the medians"]
     for measure, other, goal in RATIOS:
         if other in contestants:
             ratio = median(contestants["uring"], measure) / median(contestants[other], measure)
             wanted = f"  (goal: at most {goal})" if goal else ""
-            lines.append(f"  uring / {other:<12} {measure:<28} {ratio:.3f}{wanted}")
+            lines.append(f"    uring / {other:<12} {measure:<28} {ratio:.3f}{wanted}")
     return lines
 
 

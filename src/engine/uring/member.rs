@@ -32,6 +32,10 @@ pub(super) struct Member {
     accepting: bool,
     /// Receives of what is there now are queued: they are not to wait for the next sleep.
     pub(super) hasty: bool,
+    /// The last enter brought nothing: if the kernel still says that something is deferred, it has
+    /// only forgotten to take that back (it raises the flag while it runs what is deferred, and
+    /// runs that too). What comes after this rings the bell.
+    pub(super) quiet: bool,
 }
 
 struct Accepting {
@@ -60,6 +64,7 @@ impl Member {
             resume_at: None,
             accepting: true,
             hasty: false,
+            quiet: false,
         })
     }
 

@@ -132,6 +132,7 @@ impl<S: Sweeper> UringEngine<S> {
             // Nothing had arrived if this ring has nothing for us, looked at after `now` was read.
             let mut heard_until = Some(now);
             let mut visits = 0;
+            self.members[index].quiet = false;
             while self.needs_visit(index, sweep_due) {
                 if visits == ENTERS_PER_TURN_MAX {
                     heard_until = None;
@@ -152,12 +153,13 @@ impl<S: Sweeper> UringEngine<S> {
     /// may find bytes that had arrived before.
     fn needs_visit(&mut self, index: usize, sweep_due: bool) -> bool {
         let member = &mut self.members[index];
-        member.ring.has_completions() || Self::needs_enter(index, member, sweep_due)
+        member.ring.has_completions()
+            || member.ring.has_deferred() && !member.quiet
+            || Self::needs_submit(index, member, sweep_due)
     }
 
-    fn needs_enter(index: usize, member: &mut Member, sweep_due: bool) -> bool {
-        member.ring.has_deferred()
-            || !member.starved.is_empty()
+    fn needs_submit(index: usize, member: &mut Member, sweep_due: bool) -> bool {
+        !member.starved.is_empty()
             || (index != MAIN || sweep_due || member.hasty) && member.ring.has_submissions()
     }
 
@@ -165,9 +167,12 @@ impl<S: Sweeper> UringEngine<S> {
     fn visit(&mut self, index: usize, sweep_due: bool) -> Result<(), RingError> {
         self.rearm_starved(index);
         let member = &mut self.members[index];
-        if Self::needs_enter(index, member, sweep_due) {
+        let deferred = member.ring.has_deferred() && !member.quiet;
+        let entered = deferred || Self::needs_submit(index, member, sweep_due);
+        if entered {
             member.hasty = false;
             member.ring.enter(Wait::No)?;
+            member.quiet = !member.ring.has_completions();
         }
         let mut batch = std::mem::take(&mut self.batch);
         loop {

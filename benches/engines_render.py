@@ -58,6 +58,33 @@ def table(rows):
     return "\n".join(lines)
 
 
+def markdown(rows):
+    """A table for each size, for a page."""
+    lines = []
+    for size, contestants in grouped(rows).items():
+        lines += ["", f"**{size:,} connections**", "",
+                  "| | " + " | ".join(title for _, title, _ in MEASURES[:6]) + " |",
+                  "|---|" + "--:|" * 6]
+        for name, found in contestants.items():
+            cells = []
+            for measure, _, digits in MEASURES[:6]:
+                low, high = spread(found, measure)
+                cell = f"{median(found, measure):,.{digits}f}"
+                if measure == "cpu_us_per_heartbeat":
+                    cell += f" ({low:.2f} to {high:.2f})"
+                cells.append(cell)
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines[1:])
+
+
+def fill(page, rows):
+    """Puts the tables between the page's markers."""
+    text = page.read_text()
+    front, rest = text.split("<!-- tables -->\n", 1)
+    _, back = rest.split("<!-- end of tables -->", 1)
+    page.write_text(f"{front}<!-- tables -->\n{markdown(rows)}\n<!-- end of tables -->{back}")
+
+
 def ratios(contestants):
     if "uring" not in contestants:
         return []

@@ -236,9 +236,9 @@ fn tuning(args: &ServeArgs) -> Result<Tuning, ConfigError> {
         return Err(value("ring-buffer-size", &buffer_bytes.to_string(), "16 bytes to 1MiB"));
     }
     let arming = match args.arming.as_deref() {
-        None | Some("receive") => Arming::Receive,
-        Some("poll") => Arming::Poll,
-        Some(other) => return Err(value("arming", other, "receive or poll")),
+        None | Some("poll") => Arming::Poll,
+        Some("receive") => Arming::Receive,
+        Some(other) => return Err(value("arming", other, "poll or receive")),
     };
     Ok(Tuning {
         slots: 0,

@@ -56,7 +56,8 @@ macro_rules! serve_args {
 }
 
 serve_args! {
-    /// Listen here: tcp://ADDR:PORT, repeatable; port 0 picks one [default: tcp://127.0.0.1:7400]
+    /// Listen here: tcp://ADDR:PORT or ws://ADDR:PORT, repeatable; port 0 picks one [default:
+    /// tcp://127.0.0.1:7400 and ws://127.0.0.1:7401]
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
     /// The control plane's address, or off [default: 127.0.0.1:7480]
@@ -98,7 +99,8 @@ serve_args! {
     /// Log heartbeats too; other messages are logged at level debug (RUST_LOG=debug)
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     log_heartbeats: Option<bool>,
-    /// A larger frame is refused from its header; TCP's length field ends at 65535 [default: 64KiB]
+    /// A larger frame, or WebSocket message, is refused from its header; TCP's length field ends at
+    /// 65535 [default: 64KiB]
     #[arg(long, value_name = "BYTES")]
     max_frame: Option<Bytes>,
     /// The first frame must be complete by then [default: 10s]
@@ -138,9 +140,9 @@ serve_args! {
     /// The size of each receive buffer [default: 1KiB]
     #[arg(long, value_name = "BYTES", help_heading = "Ring tuning")]
     ring_buffer_size: Option<Bytes>,
-    /// How idle connections wait: a multishot receive, or a multishot poll and then a receive (610
-    /// bytes less of kernel memory, one more operation per heartbeat) [default: receive]
-    #[arg(long, value_name = "receive|poll", help_heading = "Ring tuning")]
+    /// How idle connections wait: by a multishot poll, and a receive when it fires, or by a multishot
+    /// receive (one operation less per heartbeat, 610 bytes more of kernel memory) [default: poll]
+    #[arg(long, value_name = "poll|receive", help_heading = "Ring tuning")]
     arming: Option<String>,
     /// So many completions wake a sleeping shard at once [default: 64]
     #[arg(long, value_name = "N", help_heading = "Ring tuning")]

@@ -11,13 +11,17 @@ use crate::control::AdminAddress;
 use crate::engine::{Arming, EngineKind, Tuning};
 use crate::limits::{
     COMPLETION_ENTRIES, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX,
-    SLOTS_PER_RING_MAX, TCP_FRAME_BYTES_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
+    SLOTS_PER_RING_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
 };
+use crate::protocol::Protocol;
 use crate::shard::{Activity, Policy};
-use crate::socket::{Keepalive, SocketOptions};
+use crate::socket::{Keepalive, Listen, SocketOptions};
 use crate::sweep::Strategy;
 use crate::time::TickLength;
 use crate::units::{Bytes, Count, Span};
+
+/// Where to listen if nothing is said.
+const LISTEN_DEFAULTS: [&str; 2] = ["tcp://127.0.0.1:7400", "ws://127.0.0.1:7401"];
 
 /// Where the control plane listens if nothing is said.
 const ADMIN_DEFAULT: &str = "127.0.0.1:7480";
@@ -31,8 +35,8 @@ const KEEPALIVE_SECONDS_MAX: u64 = 32_767;
 /// Everything that `serve` needs to know.
 #[derive(Debug)]
 pub struct Config {
-    /// Addresses of the TCP protocol.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen, and for what.
+    pub listen: Vec<Listen>,
     /// The way to the kernel; `None`: io_uring if it can be had, else epoll.
     pub engine: Option<EngineKind>,
     /// Where the control plane listens, if at all.
@@ -105,7 +109,9 @@ impl Config {
 
     fn new(args: &ServeArgs) -> Result<Config, ConfigError> {
         let listen = match args.listen.is_empty() {
-            true => vec![parse_listen("tcp://127.0.0.1:7400")?],
+            true => {
+                LISTEN_DEFAULTS.iter().map(|url| parse_listen(url)).collect::<Result<_, _>>()?
+            }
             false => args.listen.iter().map(|url| parse_listen(url)).collect::<Result<_, _>>()?,
         };
         let sweep = match &args.sweep {
@@ -209,7 +215,7 @@ fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
         frame_timeout: span(args.frame_timeout, defaults.frame_timeout),
         stall_timeout: span(args.stall_timeout, defaults.stall_timeout),
         send_queue_bytes: bytes(args.send_queue, defaults.send_queue_bytes),
-        frame_bytes_max: frame_bytes_max.min(TCP_FRAME_BYTES_MAX),
+        frame_bytes_max: frame_bytes_max,
         echo: args.echo.unwrap_or(defaults.echo),
         log_heartbeats: args.log_heartbeats.unwrap_or(defaults.log_heartbeats),
     })
@@ -230,9 +236,9 @@ fn tuning(args: &ServeArgs) -> Result<Tuning, ConfigError> {
         return Err(value("ring-buffer-size", &buffer_bytes.to_string(), "16 bytes to 1MiB"));
     }
     let arming = match args.arming.as_deref() {
-        None | Some("receive") => Arming::Receive,
-        Some("poll") => Arming::Poll,
-        Some(other) => return Err(value("arming", other, "receive or poll")),
+        None | Some("poll") => Arming::Poll,
+        Some("receive") => Arming::Receive,
+        Some(other) => return Err(value("arming", other, "poll or receive")),
     };
     Ok(Tuning {
         slots: 0,
@@ -278,13 +284,18 @@ fn parse_admin(text: &str, public: bool) -> Result<Option<AdminAddress>, ConfigE
     Ok(Some(AdminAddress::Tcp(address)))
 }
 
-fn parse_listen(url: &str) -> Result<SocketAddr, ConfigError> {
-    let Some(address) = url.strip_prefix("tcp://") else {
-        return Err(value("listen", url, "write it like tcp://127.0.0.1:7400"));
+fn parse_listen(url: &str) -> Result<Listen, ConfigError> {
+    let parts = url.split_once("://");
+    let protocol = parts.and_then(|(scheme, _)| {
+        Protocol::ALL.into_iter().find(|protocol| protocol.scheme() == scheme)
+    });
+    let (Some((_, address)), Some(protocol)) = (parts, protocol) else {
+        return Err(value("listen", url, "write it like tcp://127.0.0.1:7400 or ws://…"));
     };
-    address.parse().map_err(|_| {
+    let address = address.parse().map_err(|_| {
         value("listen", url, "an IP address and a port are needed, like tcp://127.0.0.1:7400")
-    })
+    })?;
+    Ok(Listen { protocol, address })
 }
 
 fn parse_keepalive(text: &str) -> Result<Option<Keepalive>, ConfigError> {

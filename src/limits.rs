@@ -8,6 +8,12 @@ pub const PING_PAYLOAD_BYTES_MAX: usize = 125;
 /// The largest frame length that the TCP protocol can state, in bytes.
 pub const TCP_FRAME_BYTES_MAX: usize = u16::MAX as usize;
 
+/// The largest header of an upgrade request or of its answer, in bytes.
+pub const UPGRADE_HEADER_BYTES_MAX: usize = 8 * 1024;
+
+/// Header fields that it may have.
+pub const UPGRADE_HEADERS_MAX: usize = 64;
+
 /// Replies to heartbeats that one session may have waiting; one more closes it as a flood.
 pub const PENDING_PONGS_MAX: u8 = 16;
 
@@ -87,6 +93,9 @@ pub const QUIET_ROUNDS: u32 = 3;
 
 /// Rounds after which a sweep no longer waits for that.
 pub const ROUNDS_MAX: u32 = 10_000;
+
+/// How long a session that was told good-bye may take to read it, and then to close its side.
+pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a shard publishes its counters.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);

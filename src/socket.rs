@@ -1,14 +1,15 @@
 //! Every socket option, by socket2. What is set on a listener is inherited by what it accepts, so
 //! a connection costs no system call of its own.
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
+use std::{fmt, io};
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use crate::limits::LISTEN_BACKLOG;
+use crate::protocol::Protocol;
 
 /// TCP's own way to find dead peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,30 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Unanswered probes that end the connection.
     pub count: u32,
+}
+
+/// Where to listen, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The address.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.protocol.scheme(), self.address)
+    }
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listener {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The socket.
+    pub socket: OwnedFd,
 }
 
 /// What accepted sockets inherit.
@@ -100,7 +125,8 @@ pub fn listeners(
 }
 
 fn new_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

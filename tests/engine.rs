@@ -13,7 +13,9 @@ use common::{PATIENCE, PING, PONG, Server, count};
 macro_rules! on_every_engine {
     ($($case:ident,)+) => {
         mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
-        mod uring_by_poll { $(#[test] fn $case() { super::$case("uring --arming poll"); })+ }
+        mod uring_by_receive {
+            $(#[test] fn $case() { super::$case("uring --arming receive"); })+
+        }
         mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
         mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
     };

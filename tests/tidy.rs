@@ -15,15 +15,15 @@ const WALLS: &[(&str, &[&str])] = &[
     ("protocol", &["limits", "outgoing"]),
     ("sweep", &["limits", "time"]),
     ("ring", &["counters", "limits", "outgoing"]),
-    ("session", &["limits", "outgoing", "time"]),
+    ("session", &["limits", "outgoing", "protocol", "time"]),
     ("shard", &["counters", "limits", "outgoing", "protocol", "session", "sweep", "time"]),
-    ("socket", &["limits"]),
+    ("socket", &["limits", "protocol"]),
     ("host", &["limits"]),
     (
         "engine",
         &[
-            "counters", "limits", "outgoing", "ring", "session", "shard", "socket", "sweep", "sys",
-            "time",
+            "counters", "limits", "outgoing", "protocol", "ring", "session", "shard", "socket",
+            "sweep", "sys", "time",
         ],
     ),
     ("report", &["engine", "ring", "shard"]),
@@ -31,7 +31,10 @@ const WALLS: &[(&str, &[&str])] = &[
     ("control", &["engine", "limits", "report", "ring", "session", "shard"]),
     (
         "config",
-        &["cli", "control", "engine", "limits", "shard", "socket", "sweep", "time", "units"],
+        &[
+            "cli", "control", "engine", "limits", "protocol", "shard", "socket", "sweep", "time",
+            "units",
+        ],
     ),
     (
         "server",

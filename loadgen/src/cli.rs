@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use heartwheel::protocol::Protocol;
 
 use crate::slo::Slo;
 use crate::units::{parse_count, parse_duration, parse_share};
+use crate::wire::WsHeartbeat;
 use crate::{addresses, slo};
 
 const EXAMPLES: &str = "\
@@ -32,8 +34,16 @@ reached, 101 the generator itself was the bottleneck (the run is void), 105 inte
 #[command(name = "loadgen", version, about, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// The server to load; without it, one is started and stopped here
-    #[arg(long, value_name = "tcp://HOST:PORT", value_parser = parse_target)]
-    pub target: Option<SocketAddr>,
+    #[arg(long, value_name = "tcp://HOST:PORT|ws://HOST:PORT", value_parser = parse_target)]
+    pub target: Option<Target>,
+
+    /// What to speak with the server that is started here
+    #[arg(long, value_name = "tcp|ws", value_parser = parse_protocol, conflicts_with = "target")]
+    pub protocol: Option<Protocol>,
+
+    /// What a WebSocket sends as a heartbeat
+    #[arg(long, default_value = "text")]
+    pub ws_heartbeat: WsHeartbeat,
 
     /// More flags for the server that is started here
     #[arg(long, value_name = "FLAGS", allow_hyphen_values = true, conflicts_with = "target")]
@@ -125,15 +135,17 @@ impl Cli {
         let zero = |duration: Option<Duration>| duration.is_some_and(|d| d.as_millis() == 0);
         ensure!(!zero(self.interval), "-i must be at least 1ms");
         ensure!(!zero(self.idle_timeout), "--idle-timeout must be at least 1ms");
-        if self.no_hello {
+        let is_websocket = self.spoken() == Protocol::WebSocket;
+        if self.no_hello || is_websocket {
+            let what = if is_websocket { "WebSocket" } else { "--no-hello" };
             ensure!(
                 self.interval.is_some(),
-                "--no-hello needs -i: without WELCOME the server cannot tell an interval"
+                "{what} needs -i: without WELCOME the server cannot tell an interval"
             );
             ensure!(
                 self.silent == 0.0 || self.idle_timeout.is_some(),
-                "--no-hello with --silent needs --idle-timeout: without WELCOME the server cannot \
-                 tell when it expires clients"
+                "{what} with --silent needs --idle-timeout: without WELCOME the server cannot tell \
+                 when it expires clients"
             );
         }
         if let (Some(interval), Some(timeout)) = (self.interval, self.idle_timeout) {
@@ -148,6 +160,12 @@ impl Cli {
         self.source_addresses().map(drop)
     }
 
+    /// The protocol to speak.
+    pub fn spoken(&self) -> Protocol {
+        let of_target = self.target.map(|target| target.protocol);
+        of_target.or(self.protocol).unwrap_or(Protocol::Tcp)
+    }
+
     /// The addresses of `--source-ips`; empty if there are none.
     ///
     /// # Errors
@@ -155,7 +173,7 @@ impl Cli {
     pub fn source_addresses(&self) -> Result<Vec<IpAddr>> {
         let Some(text) = &self.source_ips else { return Ok(Vec::new()) };
         let addresses = addresses::parse_list(text).context("--source-ips")?;
-        let v4 = self.target.is_none_or(|target| target.is_ipv4());
+        let v4 = self.target.is_none_or(|target| target.address.is_ipv4());
         ensure!(
             addresses.iter().all(|address| address.is_ipv4() == v4),
             "--source-ips must be of the same family (IPv4 or IPv6) as the target"
@@ -175,10 +193,28 @@ impl Cli {
     }
 }
 
-fn parse_target(text: &str) -> Result<SocketAddr> {
-    let address = text.strip_prefix("tcp://").context("a target begins with tcp://")?;
+/// A server, and how it is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Where it is.
+    pub address: SocketAddr,
+}
+
+fn parse_protocol(text: &str) -> Result<Protocol> {
+    let found = Protocol::ALL.into_iter().find(|protocol| protocol.scheme() == text);
+    found.context("there are tcp and ws")
+}
+
+fn parse_target(text: &str) -> Result<Target> {
+    let (scheme, address) =
+        text.split_once("://").context("write it like tcp://HOST:PORT or ws://HOST:PORT")?;
+    let protocol = parse_protocol(scheme)?;
+    let address = address.strip_suffix('/').unwrap_or(address);
     let mut found = address.to_socket_addrs().with_context(|| format!("looking up `{address}`"))?;
-    found.next().with_context(|| format!("`{address}` has no address"))
+    let address = found.next().with_context(|| format!("`{address}` has no address"))?;
+    Ok(Target { protocol, address })
 }
 
 #[cfg(test)]
@@ -197,12 +233,16 @@ mod tests {
             "-c 200k --connect-rate 40k -i 10s --idle-timeout 15s --silent 1%",
             "--target tcp://127.0.0.1:7 --no-hello -i 1s --slo rtt.p99<5ms --server-pid 1",
             "--server-args --tick=1s",
+            "--protocol ws -i 10s --idle-timeout 15s --silent 1%",
+            "--target ws://127.0.0.1:7/ -i 1s --ws-heartbeat control",
             "--source-ips 127.0.0.2-127.0.0.9 -o - --no-live --threads 1",
         ] {
             assert!(check(good).is_ok(), "{good}: {:?}", check(good));
         }
         for bad in [
             "-c 0",
+            "--protocol ws",
+            "--target http://127.0.0.1:7",
             "--target 127.0.0.1:7",
             "--target tcp://127.0.0.1:7 --server-args x",
             "--no-hello",

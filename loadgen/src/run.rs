@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use heartwheel::protocol::Protocol;
 use heartwheel::ring::probe_client;
 use heartwheel::time::{Clock, Timestamp};
 
@@ -127,7 +128,7 @@ fn watch_for_interrupts() -> Result<Arc<AtomicBool>> {
 
 fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
     let target = match (cli.target, server) {
-        (Some(target), _) => target,
+        (Some(target), _) => target.address,
         (None, Some(server)) => server.address,
         (None, None) => unreachable!("without a target there is a server of our own"),
     };
@@ -146,7 +147,10 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
         },
         target,
         sources: Sources::new(&cli.source_addresses()?, target, cli.connections),
-        wire: Wire::tcp(!cli.no_hello, interval_ms),
+        wire: match cli.spoken() {
+            Protocol::Tcp => Wire::tcp(!cli.no_hello, interval_ms),
+            Protocol::WebSocket => Wire::websocket(&target.to_string(), cli.ws_heartbeat, cli.seed),
+        },
         interval: cli.interval,
         idle_timeout: cli.idle_timeout,
         tick: cli.tick,

@@ -94,8 +94,13 @@ impl Server {
                 return Err(error.context(format!("{} ({status})", program.display())));
             }
         };
-        let address = ready.listen.iter().find_map(|listen| listen.strip_prefix("tcp://"));
-        let address = address.context("the server listens on no tcp:// address")?.parse()?;
+        let scheme = cli.spoken().scheme();
+        let address = ready.listen.iter().find_map(|listen| {
+            listen.split_once("://").filter(|(listened, _)| *listened == scheme)
+        });
+        let (_, address) =
+            address.with_context(|| format!("the server listens on no {scheme}:// address"))?;
+        let address = address.parse()?;
         Ok(Server { child, lines, address, ready })
     }
 
@@ -164,7 +169,7 @@ fn arguments(cli: &Cli) -> Result<Vec<String>> {
     // A tenth more than wanted: clients whose source address was taken knock twice.
     let most = u64::from(cli.connections) + u64::from(cli.connections) / 10 + 100;
     let ours = [
-        ("--listen", Some("tcp://127.0.0.1:0".to_owned())),
+        ("--listen", Some(format!("{}://127.0.0.1:0", cli.spoken().scheme()))),
         ("--admin", Some("off".to_owned())),
         ("--max-connections", Some(most.to_string())),
         ("--heartbeat-interval", cli.interval.map(millis)),

@@ -2,9 +2,18 @@
 //!
 //! Another protocol is another variant of [`Wire`]; the worker knows only [`Incoming`].
 
+use std::sync::Arc;
+
 use heartwheel::limits::TCP_FRAME_BYTES_MAX;
 use heartwheel::outgoing::{Outgoing, SMALL_BUFFER_BYTES};
 use heartwheel::protocol::frame::{self, Frame, Parsed};
+use heartwheel::protocol::http_upgrade;
+use heartwheel::protocol::websocket::{
+    Event, HEADER_BYTES_MAX, Opcode, Reader, Role, TEXT_PING, decode, encode_header, mask,
+};
+
+use crate::limits::PARTIAL_BYTES_MAX;
+use crate::plan::mix;
 
 /// Something that a server said.
 #[derive(Debug)]
@@ -22,10 +31,14 @@ pub enum Incoming {
     Reply(Outgoing),
     /// A message that was pushed, to be acknowledged with these bytes.
     Push(Outgoing),
+    /// The opening handshake is through; the server tells no terms.
+    Upgraded,
     /// Any other message: activity, no more.
     Data,
-    /// The server says good-bye.
+    /// The server says good-bye: it wants everybody to go.
     GoAway,
+    /// The server ends this session, and says with which code.
+    Closed(u16),
 }
 
 /// Which protocol, and how it begins.
@@ -36,7 +49,35 @@ pub enum Wire {
         /// What a connection begins with; `None`: with the first heartbeat.
         hello: Option<&'static [u8]>,
     },
+    /// RFC 6455.
+    WebSocket(&'static WebSocket),
 }
+
+/// How a WebSocket is begun and kept.
+#[derive(Debug)]
+pub struct WebSocket {
+    target: String,
+    /// Heartbeats, each masked with a random key of its own. A client takes one of them at random,
+    /// so that none has to be made, or to be kept in memory, while it is sent.
+    heartbeats: Vec<[u8; HEARTBEAT_BYTES_MAX]>,
+    heartbeat_bytes: usize,
+    seed: u64,
+}
+
+/// Which heartbeats a WebSocket sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum WsHeartbeat {
+    /// Text `ping`, answered by text `pong`.
+    Text,
+    /// A control PING, answered by a control PONG.
+    Control,
+}
+
+/// A masked text `ping`.
+const HEARTBEAT_BYTES_MAX: usize = 10;
+
+/// So many masking keys are in use.
+const MASKS: u64 = 4_096;
 
 /// The server broke the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,24 +95,60 @@ impl Wire {
         Wire::Tcp { hello }
     }
 
+    /// WebSocket, with what is random following from `seed`.
+    pub fn websocket(target: &str, heartbeat: WsHeartbeat, seed: u64) -> Wire {
+        let (opcode, payload) = match heartbeat {
+            WsHeartbeat::Text => (Opcode::Text, TEXT_PING),
+            WsHeartbeat::Control => (Opcode::Ping, &[][..]),
+        };
+        let masked = |number| {
+            let key = (mix(seed ^ mix(number)) as u32).to_ne_bytes();
+            let (mut header, mut bytes) = ([0; HEADER_BYTES_MAX], [0; HEARTBEAT_BYTES_MAX]);
+            let front = encode_header(opcode, payload.len() as u64, Some(key), &mut header);
+            bytes[..front].copy_from_slice(&header[..front]);
+            bytes[front..front + payload.len()].copy_from_slice(payload);
+            mask(&mut bytes[front..front + payload.len()], key, 0);
+            bytes
+        };
+        // Once per process: it may live for ever, and heartbeats are sent from where they lie.
+        Wire::WebSocket(Box::leak(Box::new(WebSocket {
+            target: target.to_owned(),
+            heartbeats: (0..MASKS).map(masked).collect(),
+            heartbeat_bytes: 6 + payload.len(),
+            seed,
+        })))
+    }
+
     /// Its name in a report.
     pub fn name(self) -> &'static str {
         match self {
             Wire::Tcp { .. } => "tcp",
+            Wire::WebSocket(_) => "ws",
         }
     }
 
-    /// What a connection begins with, to be answered by [`Incoming::Welcome`].
-    pub fn greeting(self) -> Option<Outgoing> {
+    /// What the connection of `client` begins with, to be answered by [`Incoming::Welcome`] or
+    /// [`Incoming::Upgraded`].
+    pub fn greeting(self, client: u32) -> Option<Outgoing> {
         match self {
             Wire::Tcp { hello } => hello.map(Outgoing::Static),
+            Wire::WebSocket(websocket) => {
+                let request =
+                    http_upgrade::request(&websocket.target, "/", websocket.nonce(client));
+                Some(Outgoing::shared(Arc::from(request)))
+            }
         }
     }
 
-    /// A heartbeat.
-    pub fn heartbeat(self) -> Outgoing {
+    /// The heartbeat of `client` number `beats`.
+    pub fn heartbeat(self, client: u32, beats: u32) -> Outgoing {
         match self {
             Wire::Tcp { .. } => Outgoing::Static(&frame::PING),
+            Wire::WebSocket(websocket) => {
+                let random = mix(websocket.seed ^ u64::from(client) << 32 ^ u64::from(beats));
+                let heartbeat = &websocket.heartbeats[(random % MASKS) as usize];
+                Outgoing::Static(&heartbeat[..websocket.heartbeat_bytes])
+            }
         }
     }
 
@@ -80,10 +157,97 @@ impl Wire {
     ///
     /// # Errors
     /// If the bytes break the protocol.
-    pub fn read(self, bytes: &[u8], out: &mut Vec<Incoming>) -> Result<usize, Illegal> {
+    pub fn read(
+        self,
+        client: u32,
+        bytes: &[u8],
+        out: &mut Vec<Incoming>,
+    ) -> Result<usize, Illegal> {
         match self {
             Wire::Tcp { .. } => read_frames(bytes, out),
+            Wire::WebSocket(websocket) => websocket.read(client, bytes, out),
         }
+    }
+}
+
+impl WebSocket {
+    /// The random part of a client's handshake.
+    fn nonce(&self, client: u32) -> [u8; 16] {
+        let front = mix(self.seed ^ u64::from(client));
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&front.to_ne_bytes());
+        nonce[8..].copy_from_slice(&mix(front).to_ne_bytes());
+        nonce
+    }
+
+    fn read(&self, client: u32, bytes: &[u8], out: &mut Vec<Incoming>) -> Result<usize, Illegal> {
+        // No frame begins with an H, which would have a reserved bit set: that is the handshake.
+        let mut taken = match bytes {
+            [b'H', ..] => match http_upgrade::read_response(bytes, self.nonce(client)) {
+                Ok(Some(header_bytes)) => {
+                    out.push(Incoming::Upgraded);
+                    header_bytes
+                }
+                Ok(None) => return Ok(0),
+                Err(_) => return Err(Illegal),
+            },
+            _ => 0,
+        };
+        while taken < bytes.len() {
+            let mut partial = None;
+            let frame_bytes = match frame_bytes(&bytes[taken..]) {
+                Some(frame_bytes) if frame_bytes <= bytes.len() - taken => frame_bytes,
+                _ => break,
+            };
+            let frame = &bytes[taken..taken + frame_bytes];
+            let outcome = decode(&CLIENT, &mut partial, frame, |event| -> Result<(), Illegal> {
+                out.push(meaning_of(event));
+                Ok(())
+            });
+            // Servers of ours do not fragment; one that does is not for this generator.
+            if outcome.is_err() || partial.is_some() {
+                return Err(Illegal);
+            }
+            taken += frame_bytes;
+        }
+        Ok(taken)
+    }
+}
+
+/// How a client reads.
+const CLIENT: Reader = Reader { role: Role::Client, message_bytes_max: PARTIAL_BYTES_MAX };
+
+/// The length of the unmasked frame at the front of some bytes, if they suffice to know it.
+fn frame_bytes(bytes: &[u8]) -> Option<usize> {
+    Some(match *bytes.get(1)? & 0x7f {
+        126 => 4 + usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)),
+        127 => {
+            let length = u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?);
+            usize::try_from(length).unwrap_or(usize::MAX).saturating_add(10)
+        }
+        short => 2 + usize::from(short),
+    })
+}
+
+fn meaning_of(event: Event<'_>) -> Incoming {
+    match event {
+        Event::Text(b"pong") | Event::Pong(_) => Incoming::Pong,
+        Event::Ping(payload) => {
+            // A fixed key: these are rare.
+            let key = [0x5a, 0xa5, 0x3c, 0xc3];
+            let (mut header, mut buffer) =
+                ([0; HEADER_BYTES_MAX], Box::new([0; SMALL_BUFFER_BYTES]));
+            let payload = &payload[..payload.len().min(SMALL_BUFFER_BYTES - 6)];
+            let front = encode_header(Opcode::Pong, payload.len() as u64, Some(key), &mut header);
+            let end = front + payload.len();
+            buffer[..front].copy_from_slice(&header[..front]);
+            buffer[front..end].copy_from_slice(payload);
+            mask(&mut buffer[front..end], key, 0);
+            Incoming::Reply(Outgoing::small(buffer, end))
+        }
+        Event::Text(_) | Event::Binary(_) => Incoming::Data,
+        Event::Close { reason, .. } if reason.starts_with(b"retry-after-ms=") => Incoming::GoAway,
+        Event::Close { code, .. } => Incoming::Closed(code.unwrap_or(0)),
     }
 }
 
@@ -134,7 +298,7 @@ mod tests {
     fn whole_messages_are_read_and_the_rest_is_left() {
         let mut out = Vec::new();
         let bytes = [&frame::PONG[..], &frame::PONG, &[0, 9, 5]].concat();
-        assert_eq!(WIRE.read(&bytes, &mut out), Ok(6));
+        assert_eq!(WIRE.read(0, &bytes, &mut out), Ok(6));
         assert!(matches!(out[..], [Incoming::Pong, Incoming::Pong]));
     }
 
@@ -143,17 +307,43 @@ mod tests {
         let (mut bytes, mut out) = ([0; 64], Vec::new());
         let length = Frame::Ping(b"abc").encode(&mut bytes);
         let end = length + Frame::Push { id: 7, message: b"hi" }.encode(&mut bytes[length..]);
-        assert_eq!(WIRE.read(&bytes[..end], &mut out), Ok(end));
+        assert_eq!(WIRE.read(0, &bytes[..end], &mut out), Ok(end));
         let [Incoming::Reply(pong), Incoming::Push(ack)] = &out[..] else { panic!("{out:?}") };
         assert_eq!(pong.as_bytes(), [0, 4, 4, b'a', b'b', b'c']);
         assert_eq!(ack.as_bytes(), [0, 9, 6, 0, 0, 0, 0, 0, 0, 0, 7]);
     }
 
     #[test]
+    fn a_websocket_is_upgraded_and_then_keeps_its_heartbeats() {
+        let wire = Wire::websocket("localhost:7401", WsHeartbeat::Text, 7);
+        let request = wire.greeting(3).unwrap();
+        let http_upgrade::Upgrade::Accepted { response, .. } =
+            http_upgrade::read_request(request.as_bytes())
+        else {
+            panic!("refused")
+        };
+        let mut out = Vec::new();
+        let bytes = [&response[..], &[0x81, 4], b"pong", &[0x88, 2, 3, 0xe9], &[0x81]].concat();
+        assert_eq!(wire.read(3, &bytes[..20], &mut out), Ok(0));
+        assert_eq!(wire.read(3, &bytes, &mut out), Ok(bytes.len() - 1));
+        assert!(
+            matches!(out[..], [Incoming::Upgraded, Incoming::Pong, Incoming::Closed(1001)]),
+            "{out:?}"
+        );
+        assert_eq!(wire.read(4, &bytes, &mut out), Err(Illegal), "the answer to another's key");
+        let mut beat = wire.heartbeat(3, 9).as_bytes().to_vec();
+        assert_eq!(beat[..2], [0x81, 0x84]);
+        let key = [beat[2], beat[3], beat[4], beat[5]];
+        mask(&mut beat[6..], key, 0);
+        assert_eq!(&beat[6..], b"ping");
+        assert_ne!(wire.heartbeat(3, 9).as_bytes(), wire.heartbeat(4, 9).as_bytes());
+    }
+
+    #[test]
     fn what_no_server_says_is_illegal() {
-        let greeting = Wire::tcp(true, 0).greeting().unwrap();
+        let greeting = Wire::tcp(true, 0).greeting(0).unwrap();
         for bytes in [&[0, 0][..], &[0, 1, 9], greeting.as_bytes()] {
-            assert_eq!(WIRE.read(bytes, &mut Vec::new()), Err(Illegal), "{bytes:?}");
+            assert_eq!(WIRE.read(0, bytes, &mut Vec::new()), Err(Illegal), "{bytes:?}");
         }
     }
 }

@@ -56,6 +56,26 @@ fn a_clean_run_balances_on_both_sides() {
     assert_eq!(outcome.report["engine"], "uring");
 }
 
+/// The same plan and the same judgement over WebSocket, with both kinds of heartbeats.
+#[test]
+fn a_clean_run_over_websocket_balances_too() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    for heartbeat in ["text", "control"] {
+        let flags = format!(
+            "--protocol ws --ws-heartbeat {heartbeat} -c 500 --connect-rate 2k -i 300ms \
+             --idle-timeout 2s --silent 2% -d 1s"
+        );
+        let outcome = finish(start(&flags));
+        expect_clean(&outcome, 500.0, 10.0);
+        assert_eq!(outcome.report["protocol"], "ws");
+        assert_eq!(outcome.number("server.counters.upgrades"), 500.0);
+        assert_eq!(outcome.number("connections.closed_by_server.close 1001"), 10.0);
+    }
+}
+
 /// A limit of 200 descriptors makes several rings necessary on both sides.
 #[test]
 fn several_rings_are_one_generator() {

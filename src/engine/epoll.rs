@@ -18,6 +18,7 @@ use super::hub::{Hub, Link};
 use super::{EngineError, EngineReport, Mailbox, TaskConfig};
 use crate::limits::{ACCEPT_PAUSE, TASK_BUFFER_BYTES};
 use crate::outgoing::Outgoing;
+use crate::protocol::Protocol;
 use crate::session::SessionKey;
 use crate::shard::{ReceiveEnd, Shard};
 use crate::sweep::Sweeper;
@@ -45,10 +46,15 @@ pub fn run<S: Sweeper + 'static>(
     let buffer = Rc::new(RefCell::new(vec![0; TASK_BUFFER_BYTES]));
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
-        for listener in listeners {
+        for (protocol, listener) in listeners {
             let listener =
                 TcpListener::from_std(listener).map_err(setup("registering a listener"))?;
-            tokio::task::spawn_local(accept(Rc::clone(&hub), listener, Rc::clone(&buffer)));
+            tokio::task::spawn_local(accept(
+                Rc::clone(&hub),
+                listener,
+                protocol,
+                Rc::clone(&buffer),
+            ));
         }
         ready();
         tokio::select! {
@@ -61,6 +67,7 @@ pub fn run<S: Sweeper + 'static>(
 async fn accept<S: Sweeper + 'static>(
     hub: Rc<Hub<S>>,
     listener: TcpListener,
+    protocol: Protocol,
     buffer: Rc<RefCell<Vec<u8>>>,
 ) {
     while hub.is_accepting() {
@@ -68,7 +75,7 @@ async fn accept<S: Sweeper + 'static>(
             Ok((stream, _)) => {
                 let link = Rc::new(Link::default());
                 // The refused are counted by the shard, and closed by being dropped.
-                if let Ok(key) = hub.opened(&link) {
+                if let Ok(key) = hub.opened(&link, protocol) {
                     let buffer = Rc::clone(&buffer);
                     let connection = Connection::new(Rc::clone(&hub), stream, key, link);
                     tokio::task::spawn_local(connection.run(buffer));

@@ -16,6 +16,7 @@ use super::housekeeper::Housekeeper;
 use super::{EngineCounters, EngineReport, Mailbox, Status};
 use crate::limits::{EXPIRED_PER_TURN_MAX, QUIET_ROUNDS, ROUNDS_MAX};
 use crate::outgoing::Outgoing;
+use crate::protocol::Protocol;
 use crate::ring::RingCounters;
 use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed, Shard};
@@ -92,8 +93,12 @@ impl<S: Sweeper> Hub<S> {
     }
 
     /// A connection was accepted.
-    pub(super) fn opened(&self, link: &Rc<Link>) -> Result<SessionKey, Refusal> {
-        self.shard.borrow_mut().opened(Rc::clone(link), self.clock.now())
+    pub(super) fn opened(
+        &self,
+        link: &Rc<Link>,
+        protocol: Protocol,
+    ) -> Result<SessionKey, Refusal> {
+        self.shard.borrow_mut().opened(Rc::clone(link), protocol, self.clock.now())
     }
 
     /// Bytes came. The clock is read here: after they have arrived.
@@ -152,8 +157,9 @@ impl<S: Sweeper> Hub<S> {
         loop {
             let now = self.clock.now();
             if self.is_stopping() {
-                self.shard.borrow_mut().stop(EXPIRED_PER_TURN_MAX);
+                self.shard.borrow_mut().stop(EXPIRED_PER_TURN_MAX, now);
                 self.apply_effects();
+                self.sweep().await;
                 if self.shard.borrow().is_empty() || self.house.borrow().is_overdue(now) {
                     return self.publish();
                 }

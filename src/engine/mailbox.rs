@@ -42,7 +42,7 @@ impl Command {
         match self {
             Command::Stop => return true,
             Command::Inspect { key, reply } => drop(reply.send(shard.view(key, now))),
-            Command::Kick { key, reply } => drop(reply.send(shard.kick(key))),
+            Command::Kick { key, reply } => drop(reply.send(shard.kick(key, now))),
         }
         false
     }

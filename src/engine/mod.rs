@@ -23,8 +23,7 @@ pub mod tokio_uring;
 pub mod uring;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +32,10 @@ pub use self::layout::{DoesNotFit, Layout, TaskLayout};
 pub use self::mailbox::{Command, MailSender, Mailbox, mailbox};
 pub use self::status::Status;
 use crate::counters::counters;
+use crate::protocol::Protocol;
 use crate::ring::{RingCounters, RingError};
 use crate::shard::{Counters, Law};
-use crate::socket::{SocketOptions, join_listeners};
+use crate::socket::{Listen, Listener, SocketOptions, join_listeners};
 use crate::sys;
 
 /// The ways to the kernel.
@@ -74,7 +74,7 @@ pub struct TaskConfig {
     /// The core to run on, if the thread is to be pinned.
     pub core: Option<usize>,
     /// Where to listen; other shards listen there too.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// What accepted sockets inherit.
     pub socket: SocketOptions,
     /// Completion queue entries, for tokio-uring.
@@ -86,7 +86,7 @@ pub struct TaskConfig {
 impl TaskConfig {
     /// Pins the calling thread, gives it a descriptor table of its own, and opens its listeners in
     /// that. RLIMIT_NOFILE then bounds each shard, not the process.
-    fn prepare_thread(&self) -> Result<Vec<TcpListener>, EngineError> {
+    fn prepare_thread(&self) -> Result<Vec<(Protocol, TcpListener)>, EngineError> {
         let setup = |what| move |source| EngineError::Setup { what, source };
         if let Some(core) = self.core {
             pin_to(core).map_err(setup("pinning a thread"))?;
@@ -94,10 +94,10 @@ impl TaskConfig {
         sys::leave_descriptor_table().map_err(setup("unshare(CLONE_FILES)"))?;
         self.listen
             .iter()
-            .map(|&address| {
+            .map(|&Listen { protocol, address }| {
                 let listener = TcpListener::from(join_listeners(address, &self.socket)?);
                 listener.set_nonblocking(true)?;
-                Ok(listener)
+                Ok((protocol, listener))
             })
             .collect::<io::Result<_>>()
             .map_err(setup("listening"))
@@ -110,7 +110,7 @@ pub struct EngineConfig {
     /// The core to run on, if the thread is to be pinned.
     pub core: Option<usize>,
     /// For each ring its listeners: all rings listen on the same addresses.
-    pub listeners: Vec<Vec<OwnedFd>>,
+    pub listeners: Vec<Vec<Listener>>,
     /// Sizes of the rings and how patiently they wait.
     pub tuning: Tuning,
     /// Where the counters are published.

@@ -21,6 +21,7 @@ use super::hub::{Hub, Link};
 use super::{EngineError, EngineReport, Mailbox, TaskConfig};
 use crate::limits::{ACCEPT_PAUSE, SUBMISSION_ENTRIES, TOKIO_URING_BUFFER_BYTES};
 use crate::outgoing::Outgoing;
+use crate::protocol::Protocol;
 use crate::session::SessionKey;
 use crate::shard::{ReceiveEnd, Shard};
 use crate::sweep::Sweeper;
@@ -44,7 +45,9 @@ pub fn run<S: Sweeper + 'static>(
     ring.setup_coop_taskrun().setup_single_issuer().setup_cqsize(config.completion_entries);
     tokio_uring::builder().entries(SUBMISSION_ENTRIES).uring_builder(&ring).start(async {
         let hub = Hub::new(clock, tick, new_shard(), Arc::clone(&config.status));
-        let accepting = listeners.into_iter().map(|listener| Accepting::start(&hub, listener));
+        let accepting = listeners
+            .into_iter()
+            .map(|(protocol, listener)| Accepting::start(&hub, listener, protocol));
         let accepting = accepting.collect::<io::Result<Vec<_>>>().map_err(|source| {
             EngineError::Setup { what: "copying a listener's descriptor", source }
         })?;
@@ -73,10 +76,14 @@ impl Accepting {
     fn start<S: Sweeper + 'static>(
         hub: &Rc<Hub<S>>,
         listener: std::net::TcpListener,
+        protocol: Protocol,
     ) -> io::Result<Accepting> {
         let socket = listener.try_clone()?;
         let listener = TcpListener::from_std(listener);
-        Ok(Accepting { socket, task: tokio_uring::spawn(accept(Rc::clone(hub), listener)) })
+        Ok(Accepting {
+            socket,
+            task: tokio_uring::spawn(accept(Rc::clone(hub), listener, protocol)),
+        })
     }
 
     async fn end(self) {
@@ -86,12 +93,12 @@ impl Accepting {
     }
 }
 
-async fn accept<S: Sweeper + 'static>(hub: Rc<Hub<S>>, listener: TcpListener) {
+async fn accept<S: Sweeper + 'static>(hub: Rc<Hub<S>>, listener: TcpListener, protocol: Protocol) {
     while hub.is_accepting() {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let link = Rc::new(Link::default());
-                match hub.opened(&link) {
+                match hub.opened(&link, protocol) {
                     Ok(key) => drop(tokio_uring::spawn(serve(Rc::clone(&hub), stream, key, link))),
                     // Counted by the shard, and closed by being dropped: nothing is in flight.
                     Err(_refusal) => drop(stream),

@@ -1,7 +1,5 @@
 //! The threads of a server: how many, with what, and how they are started and stopped.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -19,7 +17,7 @@ use crate::engine::{
 use crate::host;
 use crate::limits::{DESCRIPTORS_RESERVED, SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::shard::{Admission, Policy, Shard};
-use crate::socket::{ListenError, free_address, listeners};
+use crate::socket::{Listen, ListenError, Listener, free_address, listeners};
 use crate::sweep::{AnySweeper, Strategy};
 use crate::time::{Clock, Tick};
 
@@ -39,9 +37,9 @@ pub(super) struct Plan {
 
 /// What the shards listen on.
 pub(super) struct Sockets {
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) listen: Vec<Listen>,
     /// For each ring its listeners; empty where the shards open theirs themselves.
-    by_ring: Vec<Vec<OwnedFd>>,
+    by_ring: Vec<Vec<Listener>>,
 }
 
 impl Plan {
@@ -88,19 +86,19 @@ impl Plan {
     /// Opens the listeners of all rings, or only makes sure of the addresses where the shards open
     /// their own.
     pub(super) fn open_sockets(&self, config: &Config) -> Result<Sockets, ListenError> {
-        let mut sockets = Sockets { addresses: Vec::new(), by_ring: Vec::new() };
+        let mut sockets = Sockets { listen: Vec::new(), by_ring: Vec::new() };
         if self.engine == EngineKind::Uring {
             sockets.by_ring.resize_with(self.rings(), Vec::new);
         }
-        for &address in &config.listen {
+        for &Listen { protocol, address } in &config.listen {
             if self.engine != EngineKind::Uring {
-                sockets.addresses.push(free_address(address)?);
+                sockets.listen.push(Listen { protocol, address: free_address(address)? });
                 continue;
             }
             let (bound, opened) = listeners(address, self.rings(), &config.socket)?;
-            sockets.addresses.push(bound);
+            sockets.listen.push(Listen { protocol, address: bound });
             for (ring, socket) in sockets.by_ring.iter_mut().zip(opened) {
-                ring.push(socket);
+                ring.push(Listener { protocol, socket });
             }
         }
         Ok(sockets)
@@ -171,7 +169,7 @@ impl Crew {
                 number: number as u8,
                 engine: plan.engine,
                 core: plan.core(number),
-                listen: sockets.addresses.clone(),
+                listen: sockets.listen.clone(),
                 listeners: by_ring.by_ref().take(plan.rings_per_shard).collect(),
                 socket: config.socket,
                 tuning: Tuning { slots: plan.slots, ..config.tuning },
@@ -218,8 +216,8 @@ struct ShardStart {
     number: u8,
     engine: EngineKind,
     core: Option<usize>,
-    listen: Vec<SocketAddr>,
-    listeners: Vec<Vec<OwnedFd>>,
+    listen: Vec<Listen>,
+    listeners: Vec<Vec<Listener>>,
     socket: crate::socket::SocketOptions,
     tuning: Tuning,
     status: Arc<Status>,

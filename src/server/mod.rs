@@ -124,7 +124,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
     });
     let ready_line = ReadyLine {
         ready: true,
-        listen: sockets.addresses.iter().map(|address| format!("tcp://{address}")).collect(),
+        listen: sockets.listen.iter().map(ToString::to_string).collect(),
         admin: admin.as_ref().map(AdminListener::name),
         engine: engine.name(),
         sweep: config.sweep.to_string(),

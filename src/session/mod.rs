@@ -4,12 +4,15 @@
 //! engine's handle of its connection (the type parameter `C`), so that one look-up finds both.
 
 mod outbox;
+mod reason;
 mod table;
 
 use serde::Serialize;
 
 pub use self::outbox::{Item, Outbox};
+pub use self::reason::{CloseReason, Refusal};
 pub use self::table::{SessionId, SessionKey, SessionTable};
+use crate::protocol::{Protocol, websocket};
 use crate::time::Timestamp;
 
 /// Where a session stands in its life.
@@ -20,8 +23,11 @@ pub enum Phase {
     AwaitingHello,
     /// Heartbeats and messages flow.
     Live,
-    /// The peer sends no more; it still gets what was on its way to it.
+    /// The peer is heard no more; it still gets what is on its way to it, and is then closed for
+    /// the reason in `parting`.
     Flushing,
+    /// The peer has got all; it may read it in peace before the connection is closed.
+    Lingering,
     /// Given up: the engine is closing the connection.
     Closing,
 }
@@ -46,11 +52,20 @@ pub enum Sending {
     },
 }
 
-/// The front of a frame whose rest has not come yet. Only what has arrived is kept.
+/// The front of something whose rest has not come yet. Only what has arrived is kept.
+#[derive(Debug)]
+pub enum Unfinished {
+    /// The front of a frame, or of an upgrade request.
+    Bytes(Vec<u8>),
+    /// A message or a frame of a WebSocket.
+    Message(Box<websocket::Partial>),
+}
+
+/// Something unfinished, and how long it may be.
 #[derive(Debug)]
 pub struct Partial {
-    /// The bytes that have come.
-    pub bytes: Vec<u8>,
+    /// What has come.
+    pub unfinished: Unfinished,
     /// The rest must be there by then.
     pub due: Timestamp,
 }
@@ -80,13 +95,22 @@ pub struct Session<C> {
     pub pongs_unanswered: u8,
     /// Where it stands.
     pub phase: Phase,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Why it is being flushed.
+    pub parting: CloseReason,
     /// The shard has it on the list of those whose sends may stall.
     pub(crate) listed_as_sender: bool,
 }
 
 impl<C> Session<C> {
     /// A session that has just been accepted.
-    pub fn new(connection: C, now: Timestamp, idle_timeout_ms: u32) -> Session<C> {
+    pub fn new(
+        connection: C,
+        protocol: Protocol,
+        now: Timestamp,
+        idle_timeout_ms: u32,
+    ) -> Session<C> {
         Session {
             connection,
             opened_at: now,
@@ -99,6 +123,8 @@ impl<C> Session<C> {
             pongs_pending: 0,
             pongs_unanswered: 0,
             phase: Phase::AwaitingHello,
+            protocol,
+            parting: CloseReason::PeerClosed,
             listed_as_sender: false,
         }
     }

@@ -121,13 +121,16 @@ impl<C> SessionTable<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Protocol;
     use crate::time::Timestamp;
+
+    fn session(connection: u64) -> Session<u64> {
+        Session::new(connection, Protocol::Tcp, Timestamp::ZERO, 1)
+    }
 
     fn table_of(count: u64) -> (SessionTable<u64>, Vec<SessionKey>) {
         let mut table = SessionTable::with_capacity(4);
-        let keys = (0..count)
-            .map(|connection| table.insert(Session::new(connection, Timestamp::ZERO, 1)))
-            .collect();
+        let keys = (0..count).map(|connection| table.insert(session(connection))).collect();
         (table, keys)
     }
 
@@ -135,7 +138,7 @@ mod tests {
     fn a_reused_index_does_not_answer_to_its_former_key() {
         let (mut table, keys) = table_of(3);
         assert_eq!(table.remove(keys[1]).map(|session| session.connection), Some(1));
-        let heir = table.insert(Session::new(9, Timestamp::ZERO, 1));
+        let heir = table.insert(session(9));
         assert_eq!(heir.index, keys[1].index, "a slab reuses the last free index");
         assert!(table.get(keys[1]).is_none() && table.remove(keys[1]).is_none());
         assert_eq!(table.get(heir).map(|session| session.connection), Some(9));

@@ -6,8 +6,8 @@ use std::ops::{Deref, DerefMut};
 
 use serde::Serialize;
 
-use super::reason::{CloseReason, Refusal};
 use crate::counters::counters;
+use crate::session::{CloseReason, Refusal};
 
 counters! {
     /// The totals of a shard, or of several added up. All but the gauges only grow.
@@ -30,7 +30,9 @@ counters! {
         bytes_ignored: sum,
         /// Bytes that the kernel took from us.
         bytes_sent: sum,
-        /// Whole, legal frames.
+        /// Upgrades to WebSocket that were granted.
+        upgrades: sum,
+        /// Whole, legal frames; of a WebSocket whole messages and control frames.
         frames_received: sum,
         /// HELLOs among them.
         hellos_received: sum,
@@ -70,7 +72,7 @@ counters! {
 }
 
 /// Everything that a shard counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Totals of all kinds.
     pub totals: Totals,
@@ -78,6 +80,16 @@ pub struct Counters {
     pub rejected: [u64; Refusal::COUNT],
     /// Sessions closed, by [`CloseReason`].
     pub closed: [u64; CloseReason::COUNT],
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters {
+            totals: Totals::default(),
+            rejected: [0; Refusal::COUNT],
+            closed: [0; CloseReason::COUNT],
+        }
+    }
 }
 
 impl Deref for Counters {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::policy::Policy;
-use super::reason::CloseReason;
+use crate::limits::GOODBYE_TIMEOUT;
+use crate::session::CloseReason;
 use crate::session::{Phase, Session};
 use crate::time::{Tick, Timestamp};
 
@@ -18,7 +19,8 @@ impl Policy {
 
     /// When the session is given up if nothing changes, and for which reason.
     pub(super) fn due<C>(&self, session: &Session<C>) -> (Timestamp, CloseReason) {
-        if !self.expiry {
+        let is_told = session.parting != CloseReason::PeerClosed;
+        if !self.expiry && !is_told {
             return (NEVER, CloseReason::Expired);
         }
         let base = match session.phase {
@@ -30,8 +32,11 @@ impl Policy {
                 let timeout = Duration::from_millis(u64::from(session.idle_timeout_ms));
                 (session.last_activity + timeout, CloseReason::Expired)
             }
-            Phase::Flushing => {
+            Phase::Flushing if session.parting == CloseReason::PeerClosed => {
                 (session.last_activity + self.stall_timeout, CloseReason::StallTimeout)
+            }
+            Phase::Flushing | Phase::Lingering => {
+                (session.last_activity + GOODBYE_TIMEOUT, session.parting)
             }
         };
         let frame =

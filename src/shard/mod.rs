@@ -16,26 +16,32 @@
 //! - A session is in the sweeper exactly as long as it is not [`Phase::Closing`].
 //! - An index is reused only after `released`: until then the engine may still report on it.
 
+mod closing;
+mod context;
 mod counters;
 mod deadline;
 mod output;
 mod policy;
-mod reason;
+mod pongs;
 mod tcp;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use self::closing::End;
+use self::context::Context;
 pub use self::counters::{Counters, Law, Totals};
 use self::deadline::DeadlineCache;
 use self::output::BufferPool;
 pub use self::output::SendFailed;
 pub use self::policy::{Activity, Admission, Policy};
-pub use self::reason::{CloseReason, Refusal};
 use crate::limits::EXPIRED_PER_TURN_MAX;
 use crate::outgoing::Outgoing;
+use crate::protocol::Protocol;
+pub use crate::session::{CloseReason, Refusal};
 use crate::session::{Phase, Sending, Session, SessionKey, SessionTable};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::Timestamp;
@@ -132,7 +138,12 @@ impl<S: Sweeper, C> Shard<S, C> {
     ///
     /// # Errors
     /// Why it was refused; that is counted already.
-    pub fn opened(&mut self, connection: C, now: Timestamp) -> Result<SessionKey, Refusal> {
+    pub fn opened(
+        &mut self,
+        connection: C,
+        protocol: Protocol,
+        now: Timestamp,
+    ) -> Result<SessionKey, Refusal> {
         self.counters.accepted += 1;
         let refusal = if self.stopping {
             Some(Refusal::Stopping)
@@ -146,7 +157,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             return Err(refusal);
         }
         let idle_timeout_ms = millis(self.policy.idle_timeout);
-        let session = Session::new(connection, now, idle_timeout_ms);
+        let session = Session::new(connection, protocol, now, idle_timeout_ms);
         let deadline = self.policy.deadline(&session);
         let key = self.sessions.insert(session);
         self.counters.opened += 1;
@@ -167,13 +178,31 @@ impl<S: Sweeper, C> Shard<S, C> {
             self.counters.stale_events += 1;
             return;
         };
-        if matches!(session.phase, Phase::Flushing | Phase::Closing) {
+        if matches!(session.phase, Phase::Flushing | Phase::Lingering | Phase::Closing) {
             self.counters.bytes_ignored += bytes.len() as u64;
             return;
         }
-        self.counters.bytes_received += bytes.len() as u64;
         session.last_activity = now;
-        let mut context = tcp::Context {
+        self.counters.bytes_received += bytes.len() as u64;
+        let Some((session, mut context)) = self.split(key, now) else { return };
+        let outcome = match session.protocol {
+            Protocol::Tcp => tcp::receive(session, bytes, &mut context).map_err(End::Close),
+            Protocol::WebSocket => websocket::receive(session, bytes, &mut context),
+        };
+        match outcome {
+            Ok(()) => {
+                self.refile(key, now);
+                self.flush(key, now);
+            }
+            Err(End::Close(reason)) => self.close(key, reason),
+            Err(End::Part(reason, farewell)) => self.say_goodbye(key, reason, farewell, now),
+        }
+    }
+
+    /// A session, and what it may reach of the shard.
+    fn split(&mut self, key: SessionKey, now: Timestamp) -> Option<(&mut Session<C>, Context<'_>)> {
+        let session = self.sessions.get_mut(key)?;
+        let context = Context {
             policy: &self.policy,
             counters: &mut self.counters,
             buffers: &mut self.buffers,
@@ -183,13 +212,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             key,
             now,
         };
-        match tcp::receive(session, bytes, &mut context) {
-            Ok(()) => {
-                self.refile(key, now);
-                self.flush(key);
-            }
-            Err(reason) => self.close(key, reason),
-        }
+        Some((session, context))
     }
 
     /// No more bytes will come. What is on its way to a peer that has only closed its sending side
@@ -201,12 +224,17 @@ impl<S: Sweeper, C> Shard<S, C> {
         };
         match (session.phase, end) {
             (Phase::Closing, _) => {}
+            (Phase::Flushing, ReceiveEnd::Closed) => {}
+            (Phase::Flushing | Phase::Lingering, _) => {
+                let reason = match (session.parting, end) {
+                    (CloseReason::PeerClosed, ReceiveEnd::Failed) => CloseReason::PeerReset,
+                    (reason, _) => reason,
+                };
+                self.close(key, reason);
+            }
             (_, ReceiveEnd::Failed) => self.close(key, CloseReason::PeerReset),
             (_, ReceiveEnd::Closed) if session.has_output() => {
-                session.phase = Phase::Flushing;
-                session.last_activity = now;
-                session.partial = None;
-                self.refile(key, now);
+                self.part(key, CloseReason::PeerClosed, now);
             }
             (_, ReceiveEnd::Closed) => self.close(key, CloseReason::PeerClosed),
         }
@@ -241,47 +269,6 @@ impl<S: Sweeper, C> Shard<S, C> {
         progress
     }
 
-    /// Closes a session that the sweeper has reported.
-    fn give_up(&mut self, key: SessionKey, now: Timestamp) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let (due, reason) = self.policy.due(session);
-        if now < due {
-            self.counters.expired_early += 1;
-        }
-        let lateness_us = now.since(due).as_micros() as u64;
-        self.counters.expiry_lateness_us_max =
-            self.counters.expiry_lateness_us_max.max(lateness_us);
-        self.counters.expiry_lateness_us_sum += lateness_us;
-        self.begin_close(key, reason);
-    }
-
-    /// Closes an open session: it leaves the sweeper, and the engine is told.
-    fn close(&mut self, key: SessionKey, reason: CloseReason) {
-        if !self.is_open(key) {
-            return;
-        }
-        self.sweeper.remove(key.index);
-        self.begin_close(key, reason);
-    }
-
-    /// The part of closing that is common to those who have left the sweeper already.
-    fn begin_close(&mut self, key: SessionKey, reason: CloseReason) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        session.phase = Phase::Closing;
-        session.partial = None;
-        self.counters.closed[reason as usize] += 1;
-        self.counters.open -= 1;
-        self.drop_output(key);
-        self.effects.push(Effect::Close { key });
-    }
-
-    /// Closes a session on request. Whether it was open.
-    pub fn kick(&mut self, key: SessionKey) -> bool {
-        let open = self.is_open(key);
-        self.close(key, CloseReason::Kicked);
-        open
-    }
-
     /// What can be told of a session, if it is open.
     pub fn view(&self, key: SessionKey, now: Timestamp) -> Option<SessionView> {
         let session = self.sessions.get(key).filter(|_| self.is_open(key))?;
@@ -298,22 +285,6 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     fn is_open(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| session.phase != Phase::Closing)
-    }
-
-    /// Accepts nobody any more, and closes up to `budget` sessions. Whether all have gone.
-    pub fn stop(&mut self, budget: usize) -> bool {
-        self.stopping = true;
-        let mut closed = 0;
-        while closed < budget && (self.stop_cursor as usize) < self.sessions.capacity() {
-            if let Some(key) =
-                self.sessions.key_at(self.stop_cursor).filter(|&key| self.is_open(key))
-            {
-                self.close(key, CloseReason::ServerStopping);
-                closed += 1;
-            }
-            self.stop_cursor += 1;
-        }
-        self.sessions.is_empty()
     }
 
     /// The engine's handle of a connection, unless the session has gone.

@@ -6,27 +6,15 @@
 
 use std::sync::Arc;
 
-use super::tcp::Context;
+use super::context::Context;
+use super::pongs::pongs;
 use super::{Activity, CloseReason, Counters, Effect, Shard};
 use crate::limits::{PENDING_PONGS_MAX, SMALL_BUFFER_POOL_MAX};
 use crate::outgoing::{Outgoing, SMALL_BUFFER_BYTES, SmallBuffer};
-use crate::protocol::frame::{Frame, PONG};
+use crate::protocol::Protocol;
 use crate::session::{Item, Phase, Sending, Session, SessionKey};
 use crate::sweep::Sweeper;
 use crate::time::Timestamp;
-
-/// As many replies to empty heartbeats as one session may have waiting.
-static PONGS: [u8; PONG.len() * PENDING_PONGS_MAX as usize] = {
-    let mut pongs = [0; PONG.len() * PENDING_PONGS_MAX as usize];
-    let mut at = 0;
-    while at < pongs.len() {
-        pongs[at] = PONG[at % PONG.len()];
-        at += 1;
-    }
-    pongs
-};
-
-const _: () = assert!(PONGS.len() <= u8::MAX as usize, "`Sending::Pongs::skip` is a u8");
 
 /// Small buffers for reuse, so that a heartbeat with a payload allocates nothing either.
 #[derive(Default)]
@@ -35,6 +23,18 @@ pub(super) struct BufferPool {
 }
 
 impl BufferPool {
+    /// Lays out `length` bytes by `write`, in a buffer of the pool if they fit.
+    pub(super) fn write(&mut self, length: usize, write: impl FnOnce(&mut [u8])) -> Outgoing {
+        if length <= SMALL_BUFFER_BYTES {
+            let mut buffer = self.take();
+            write(&mut buffer[..length]);
+            return Outgoing::small(buffer, length);
+        }
+        let mut bytes = vec![0; length];
+        write(&mut bytes);
+        Outgoing::shared(Arc::from(bytes))
+    }
+
     fn take(&mut self) -> SmallBuffer {
         self.free.pop().unwrap_or_else(|| Box::new([0; SMALL_BUFFER_BYTES]))
     }
@@ -48,13 +48,12 @@ impl BufferPool {
     }
 }
 
-/// Queues the reply to a heartbeat.
+/// Counts a heartbeat that is to be answered.
 ///
 /// # Errors
 /// If more than [`PENDING_PONGS_MAX`] wait already.
-pub(super) fn queue_pong<C>(
+fn note_heartbeat<C>(
     session: &mut Session<C>,
-    payload: &[u8],
     context: &mut Context<'_>,
 ) -> Result<(), CloseReason> {
     session.pongs_unanswered += 1;
@@ -62,37 +61,45 @@ pub(super) fn queue_pong<C>(
     if session.pongs_unanswered > PENDING_PONGS_MAX {
         return Err(CloseReason::PingFlood);
     }
-    if payload.is_empty() {
-        session.pongs_pending += 1;
-        return Ok(());
-    }
-    let outgoing = encode(&Frame::Pong(payload), context.buffers);
+    Ok(())
+}
+
+/// Queues the reply to a heartbeat without a payload: static bytes, sent together with others.
+///
+/// # Errors
+/// If more than [`PENDING_PONGS_MAX`] wait already.
+pub(super) fn queue_static_pong<C>(
+    session: &mut Session<C>,
+    context: &mut Context<'_>,
+) -> Result<(), CloseReason> {
+    note_heartbeat(session, context)?;
+    session.pongs_pending += 1;
+    Ok(())
+}
+
+/// Queues the reply to a heartbeat, made for it.
+///
+/// # Errors
+/// If more than [`PENDING_PONGS_MAX`] wait already, or the queue is full.
+pub(super) fn queue_pong<C>(
+    session: &mut Session<C>,
+    outgoing: Outgoing,
+    context: &mut Context<'_>,
+) -> Result<(), CloseReason> {
+    note_heartbeat(session, context)?;
     push_item(session, Item { outgoing, pongs: 1 }, context)
 }
 
-/// Queues a frame that answers no heartbeat.
+/// Queues what answers no heartbeat.
 ///
 /// # Errors
 /// If the queue is full.
 pub(super) fn queue_message<C>(
     session: &mut Session<C>,
-    frame: &Frame<'_>,
+    outgoing: Outgoing,
     context: &mut Context<'_>,
 ) -> Result<(), CloseReason> {
-    let outgoing = encode(frame, context.buffers);
     push_item(session, Item { outgoing, pongs: 0 }, context)
-}
-
-fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
-    let length = frame.encoded_bytes();
-    if length <= SMALL_BUFFER_BYTES {
-        let mut buffer = buffers.take();
-        frame.encode(&mut buffer[..]);
-        return Outgoing::small(buffer, length);
-    }
-    let mut bytes = vec![0; length];
-    frame.encode(&mut bytes);
-    Outgoing::shared(Arc::from(bytes))
 }
 
 /// Sends at once if nothing else is being sent or waits. Otherwise appends to the outbox, behind
@@ -111,7 +118,7 @@ fn push_item<C>(
     let pending = std::mem::take(&mut session.pongs_pending);
     let outbox = session.outbox.get_or_insert_default();
     if pending > 0 {
-        let bytes = &PONGS[..usize::from(pending) * PONG.len()];
+        let bytes = pongs(session.protocol, pending, 0);
         outbox.push(Item { outgoing: Outgoing::Static(bytes), pongs: pending });
     }
     let queued_bytes = outbox.queued_bytes();
@@ -143,7 +150,9 @@ impl<S: Sweeper, C> Shard<S, C> {
         let sent_bytes = result.unwrap_or(0);
         self.counters.bytes_sent += sent_bytes as u64;
         let rest = match sending {
-            Sending::Pongs { count, skip } => rest_of_pongs(count, skip, sent_bytes),
+            Sending::Pongs { count, skip } => {
+                rest_of_pongs(session.protocol, count, skip, sent_bytes)
+            }
             Sending::Item { .. } => outgoing.and_then(|mut outgoing| {
                 outgoing.advance(sent_bytes);
                 if outgoing.is_empty() {
@@ -157,7 +166,11 @@ impl<S: Sweeper, C> Shard<S, C> {
         if session.phase == Phase::Closing || result.is_err() {
             let answered = rest.is_none() && result.is_ok();
             settle(session, sending, answered, &mut self.counters);
-            self.close(key, CloseReason::PeerReset);
+            let reason = match session.phase {
+                Phase::Flushing if session.parting != CloseReason::PeerClosed => session.parting,
+                _ => CloseReason::PeerReset,
+            };
+            self.close(key, reason);
             return;
         }
         match rest {
@@ -215,12 +228,12 @@ impl<S: Sweeper, C> Shard<S, C> {
         if changed {
             self.refile(key, now);
         }
-        self.flush(key);
+        self.flush(key, now);
     }
 
     /// Starts the next send, if none is in flight and something waits. Closes who was only kept
     /// for what was on its way to him.
-    pub(super) fn flush(&mut self, key: SessionKey) {
+    pub(super) fn flush(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if session.sending != Sending::Nothing {
             return;
@@ -244,10 +257,10 @@ impl<S: Sweeper, C> Shard<S, C> {
             None if session.pongs_pending > 0 => {
                 let count = std::mem::take(&mut session.pongs_pending);
                 session.sending = Sending::Pongs { count, skip: 0 };
-                Outgoing::Static(&PONGS[..usize::from(count) * PONG.len()])
+                Outgoing::Static(pongs(session.protocol, count, 0))
             }
             None if session.phase == Phase::Flushing => {
-                self.close(key, CloseReason::PeerClosed);
+                self.flushed(key, now);
                 return;
             }
             None => return,
@@ -283,8 +296,8 @@ fn list_sender<C>(session: &mut Session<C>, key: SessionKey, senders: &mut Vec<S
 }
 
 /// What is left of `count` replies of which `skip` bytes were written before, and `sent` now.
-fn rest_of_pongs(count: u8, skip: u8, sent: usize) -> Option<Outgoing> {
-    let rest = &PONGS[usize::from(skip) + sent..usize::from(count) * PONG.len()];
+fn rest_of_pongs(protocol: Protocol, count: u8, skip: u8, sent: usize) -> Option<Outgoing> {
+    let rest = pongs(protocol, count, usize::from(skip) + sent);
     (!rest.is_empty()).then_some(Outgoing::Static(rest))
 }
 

@@ -3,26 +3,12 @@
 //! Whole frames are parsed where they were received; only the front of an unfinished frame is
 //! copied, and only as far as it has arrived.
 
-use super::counters::Counters;
-use super::output::{BufferPool, queue_message, queue_pong};
-use super::policy::Policy;
-use super::reason::CloseReason;
-use super::{Effect, millis};
+use super::context::Context;
+use super::millis;
+use super::output::{BufferPool, queue_message, queue_pong, queue_static_pong};
+use crate::outgoing::Outgoing;
 use crate::protocol::frame::{Frame, FrameError, Parsed, parse};
-use crate::session::{Partial, Phase, Session, SessionId, SessionKey};
-use crate::time::Timestamp;
-
-/// What a session may reach of its shard while it reads.
-pub(super) struct Context<'a> {
-    pub(super) policy: &'a Policy,
-    pub(super) counters: &'a mut Counters,
-    pub(super) buffers: &'a mut BufferPool,
-    pub(super) effects: &'a mut Vec<Effect>,
-    pub(super) senders: &'a mut Vec<SessionKey>,
-    pub(super) shard: u8,
-    pub(super) key: SessionKey,
-    pub(super) now: Timestamp,
-}
+use crate::session::{CloseReason, Partial, Phase, Session, Unfinished};
 
 /// Handles all frames that `bytes` completes, and keeps the front of an unfinished one.
 ///
@@ -45,7 +31,8 @@ pub(super) fn receive<C>(
             }
             Parsed::Partial { .. } => {
                 let due = context.now + context.policy.frame_timeout;
-                session.partial = Some(Box::new(Partial { bytes: rest.to_vec(), due }));
+                let unfinished = Unfinished::Bytes(rest.to_vec());
+                session.partial = Some(Box::new(Partial { unfinished, due }));
                 break;
             }
         }
@@ -60,9 +47,10 @@ fn finish_partial<'b, C>(
     context: &mut Context<'_>,
 ) -> Result<&'b [u8], CloseReason> {
     let Some(mut partial) = session.partial.take() else { return Ok(bytes) };
+    let Unfinished::Bytes(front) = &mut partial.unfinished else { return Ok(bytes) };
     let mut rest = bytes;
     loop {
-        match parse(&partial.bytes, context.policy.frame_bytes_max)? {
+        match parse(front, context.policy.frame_bytes_max)? {
             Parsed::Whole(frame, _) => {
                 handle(session, &frame, context)?;
                 return Ok(rest);
@@ -72,9 +60,9 @@ fn finish_partial<'b, C>(
                 return Ok(rest);
             }
             Parsed::Partial { wanted } => {
-                let missing = (wanted - partial.bytes.len()).min(rest.len());
-                let (front, back) = rest.split_at(missing);
-                partial.bytes.extend_from_slice(front);
+                let missing = (wanted - front.len()).min(rest.len());
+                let (more, back) = rest.split_at(missing);
+                front.extend_from_slice(more);
                 rest = back;
             }
         }
@@ -96,7 +84,11 @@ fn handle<C>(
             if context.policy.log_heartbeats {
                 tracing::info!(session = %context.id(), bytes = payload.len(), "heartbeat");
             }
-            queue_pong(session, payload, context)
+            if payload.is_empty() {
+                return queue_static_pong(session, context);
+            }
+            let pong = encode(&Frame::Pong(payload), context.buffers);
+            queue_pong(session, pong, context)
         }
         Frame::Pong(_) => {
             context.counters.pongs_received += 1;
@@ -110,7 +102,7 @@ fn handle<C>(
                 interval_ms: millis(context.policy.heartbeat_interval),
                 idle_timeout_ms: session.idle_timeout_ms,
             };
-            queue_message(session, &welcome, context)
+            queue_message(session, encode(&welcome, context.buffers), context)
         }
         Frame::Data(message) => {
             context.counters.data_received += 1;
@@ -119,7 +111,7 @@ fn handle<C>(
                 return Ok(());
             }
             context.counters.data_echoed += 1;
-            queue_message(session, frame, context)
+            queue_message(session, encode(frame, context.buffers), context)
         }
         Frame::PushAck { .. } => {
             context.counters.push_acks_received += 1;
@@ -131,10 +123,10 @@ fn handle<C>(
     }
 }
 
-impl Context<'_> {
-    fn id(&self) -> SessionId {
-        SessionId::new(self.shard, self.key)
-    }
+fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
+    buffers.write(frame.encoded_bytes(), |bytes| {
+        frame.encode(bytes);
+    })
 }
 
 impl From<FrameError> for CloseReason {

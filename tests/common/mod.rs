@@ -53,7 +53,8 @@ impl Server {
         let ready: Value = serde_json::from_str(&line).expect("the ready line is JSON");
         assert_eq!(ready["ready"], true);
         let url = ready["listen"][0].as_str().expect("an address");
-        let address = url.strip_prefix("tcp://").expect("a TCP address").parse().expect("parses");
+        let (_, address) = url.split_once("://").expect("a URL");
+        let address = address.parse().expect("parses");
         Server { child, stdout, ready, address }
     }
 

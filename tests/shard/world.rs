@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use heartwheel::outgoing::Outgoing;
+use heartwheel::protocol::Protocol;
 use heartwheel::protocol::frame::Frame;
 use heartwheel::session::SessionKey;
 use heartwheel::shard::{
@@ -59,7 +60,7 @@ impl World {
     }
 
     pub fn try_connect(&mut self) -> Result<SessionKey, Refusal> {
-        self.shard.opened((), self.now)
+        self.shard.opened((), Protocol::Tcp, self.now)
     }
 
     pub fn connect(&mut self) -> SessionKey {
@@ -91,7 +92,7 @@ impl World {
     }
 
     pub fn stop(&mut self, budget: usize) {
-        self.shard.stop(budget);
+        self.shard.stop(budget, self.now);
         self.apply();
     }
 

@@ -38,7 +38,8 @@ impl Worker {
         client.unanswered = client.unanswered.saturating_add(1);
         client.beats += 1;
         let (beats, interval) = (client.beats, client.interval());
-        self.send(index, self.task.wire.heartbeat(), now);
+        let heartbeat = self.task.wire.heartbeat(self.planned(index), beats);
+        self.send(index, heartbeat, now);
         let gap = self.task.plan.gap(self.planned(index), beats, interval);
         self.schedule.file(index, now + gap);
     }

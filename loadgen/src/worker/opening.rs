@@ -90,7 +90,7 @@ impl Worker {
         let generation = client.generation;
         self.sources.was_free();
         self.group.receive(index, generation);
-        match self.task.wire.greeting() {
+        match self.task.wire.greeting(self.planned(index)) {
             Some(greeting) => {
                 self.clients[index as usize].state = State::Greeting;
                 self.send(index, greeting, now);
@@ -149,7 +149,7 @@ impl Worker {
             let client = &self.clients[index as usize];
             let reason = match client.state {
                 State::Connecting => "connecting timed out",
-                State::Greeting => "no WELCOME in time",
+                State::Greeting => "no WELCOME or upgrade in time",
                 _ => "",
             };
             let pending = client.generation == generation && !reason.is_empty();

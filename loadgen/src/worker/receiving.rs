@@ -27,7 +27,7 @@ impl Worker {
             return self.close_when_idle(index);
         }
         self.act_on_incoming(index, now);
-        if outcome.is_err() {
+        if outcome.is_err() && self.clients[index as usize].state != State::Closing {
             self.break_off(index);
         }
         if !completion.more && self.clients[index as usize].state != State::Closing {
@@ -37,6 +37,7 @@ impl Worker {
 
     /// Reads the messages in `buffer` into `incoming`, and gives the buffer back.
     fn read(&mut self, ring: usize, index: u32, buffer: Buffer) -> Result<(), Illegal> {
+        let client = self.planned(index);
         let bytes = self.group.bytes(index, &buffer);
         self.stats.bytes_received += bytes.len() as u64;
         let begun = match self.partials.is_empty() {
@@ -45,12 +46,12 @@ impl Worker {
         };
         let outcome = match begun {
             None => {
-                let taken = self.task.wire.read(bytes, &mut self.incoming);
+                let taken = self.task.wire.read(client, bytes, &mut self.incoming);
                 taken.map(|taken| (!bytes[taken..].is_empty()).then(|| bytes[taken..].to_vec()))
             }
             Some(mut begun) => {
                 begun.extend_from_slice(bytes);
-                let taken = self.task.wire.read(&begun, &mut self.incoming);
+                let taken = self.task.wire.read(client, &begun, &mut self.incoming);
                 taken.map(|taken| (!begun[taken..].is_empty()).then(|| begun.split_off(taken)))
             }
         };
@@ -82,12 +83,19 @@ impl Worker {
                     self.stats.pushes += 1;
                     self.send(index, receipt, now);
                 }
+                Incoming::Upgraded => {
+                    if self.clients[index as usize].state == State::Greeting {
+                        self.opened(index, None, now);
+                    }
+                }
                 Incoming::Data => {}
+                Incoming::Closed(_) if self.clients[index as usize].state == State::Closing => {}
+                Incoming::Closed(code) => self.closed_by_server(index, close_name(code), now),
                 Incoming::GoAway => self.clients[index as usize].dismissed = true,
             }
         }
         self.incoming = incoming;
-        if heard {
+        if heard && self.clients[index as usize].state == State::Open {
             self.postpone_beat(index, now);
         }
     }
@@ -178,5 +186,18 @@ impl Worker {
             Verdict::Dismissed => self.stats.dismissed += 1,
         }
         self.begin_close(index);
+    }
+}
+
+/// How the server has closed a WebSocket, for a report.
+fn close_name(code: u16) -> &'static str {
+    match code {
+        1000 => "close 1000",
+        1001 => "close 1001",
+        1002 => "close 1002",
+        1007 => "close 1007",
+        1008 => "close 1008",
+        1009 => "close 1009",
+        _ => "close with another code",
     }
 }

@@ -97,7 +97,8 @@ impl<S: Sweeper> UringEngine<S> {
             slot @ 0.. => {
                 let slot = slot as u32;
                 member.slot_taken(now, &mut self.counters);
-                match self.shard.opened(Connection::new(ring as u16, slot), now) {
+                let protocol = member.protocol(completion.tag.index);
+                match self.shard.opened(Connection::new(ring as u16, slot), protocol, now) {
                     Ok(key) => self.arm(key),
                     Err(_refusal) => member.ring.close(slot, Tag::new(Op::Close, 0, NOBODY)),
                 }

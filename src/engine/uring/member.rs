@@ -5,12 +5,14 @@
 //! all connections to the first.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use crate::engine::{EngineCounters, Tuning};
 use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
+use crate::protocol::Protocol;
 use crate::ring::{Op, Ring, RingConfig, RingError, Tag};
 use crate::session::SessionKey;
+use crate::socket::Listener;
 use crate::time::Timestamp;
 
 /// The tag index of the close of a connection that never became a session.
@@ -19,7 +21,7 @@ pub(super) const NOBODY: u32 = u32::MAX;
 /// A ring of the group.
 pub(super) struct Member {
     pub(super) ring: Ring,
-    listeners: Vec<Listener>,
+    listeners: Vec<Accepting>,
     slots: u32,
     slots_used: u32,
     /// Receives that found no buffer; armed again when the buffers are back.
@@ -36,13 +38,13 @@ pub(super) struct Member {
     pub(super) quiet: bool,
 }
 
-struct Listener {
-    socket: OwnedFd,
+struct Accepting {
+    listener: Listener,
     armed: bool,
 }
 
 impl Member {
-    pub(super) fn new(listeners: Vec<OwnedFd>, tuning: &Tuning) -> Result<Member, RingError> {
+    pub(super) fn new(listeners: Vec<Listener>, tuning: &Tuning) -> Result<Member, RingError> {
         let ring = Ring::new(&RingConfig {
             slots: tuning.slots,
             submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
@@ -51,7 +53,7 @@ impl Member {
             buffer_bytes: tuning.buffer_bytes,
         })?;
         let listeners =
-            listeners.into_iter().map(|socket| Listener { socket, armed: false }).collect();
+            listeners.into_iter().map(|listener| Accepting { listener, armed: false }).collect();
         Ok(Member {
             ring,
             listeners,
@@ -71,14 +73,19 @@ impl Member {
         if !self.accepting || self.resume_at.is_some() {
             return false;
         }
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
-            if !listener.armed {
-                listener.armed = true;
+        for (index, accepting) in self.listeners.iter_mut().enumerate() {
+            if !accepting.armed {
+                accepting.armed = true;
                 let tag = Tag::new(Op::Accept, 0, index as u32);
-                self.ring.accept_multishot(listener.socket.as_fd(), tag);
+                self.ring.accept_multishot(accepting.listener.socket.as_fd(), tag);
             }
         }
         true
+    }
+
+    /// What is spoken on a listener.
+    pub(super) fn protocol(&self, listener: u32) -> Protocol {
+        self.listeners[listener as usize].listener.protocol
     }
 
     /// A slot was taken. A full table would make the kernel accept clients only to drop them, so

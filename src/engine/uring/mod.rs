@@ -4,8 +4,8 @@
 //! does the mailbox. It sleeps until a batch of completions is there, or a short time has passed
 //! with at least one, or the next tick is due. Then every ring that has something is entered.
 //!
-//! Cost of a heartbeat: its share of one or two `io_uring_enter`, two completions (receive, send),
-//! two cache lines (the session, its deadline). No allocation, no lock, no log line; the clock is
+//! Cost of a heartbeat: its share of one or two `io_uring_enter`, three completions (poll, receive,
+//! send), two cache lines (session, deadline). No allocation, no lock, no log line; the clock is
 //! read once after each enter.
 //! Needs Linux 6.1; 6.12 for the minimum wait.
 
@@ -217,7 +217,7 @@ impl<S: Sweeper> UringEngine<S> {
             for member in &mut self.members {
                 member.stop_accepting();
             }
-            self.shard.stop(EXPIRED_PER_TURN_MAX);
+            self.shard.stop(EXPIRED_PER_TURN_MAX, now);
             self.apply_effects();
         }
     }

@@ -1,8 +1,8 @@
-//! The other way to wait for bytes: a multishot poll per connection, and a receive of what is there
+//! How connections wait for bytes by default: a multishot poll each, and a receive of what is there
 //! whenever it fires.
 //!
 //! A poll that is armed costs the kernel 610 bytes less than a receive that is armed, and a
-//! heartbeat one operation more. Which is worth it is measured in `docs/ENGINES.md`.
+//! heartbeat one operation more: `docs/ENGINES.md` has the figures.
 //!
 //! Invariant: after a completion of the poll something reads until the socket is empty, or until
 //! the connection is given up; so no byte stays behind unseen.

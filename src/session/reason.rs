@@ -51,6 +51,38 @@ named! {
         IllegalHelloVersion = "illegal_hello_version",
         /// A frame that only servers send, or a HELLO that was not the first frame.
         IllegalUnexpected = "illegal_unexpected",
+        /// No upgrade request, or one that is malformed.
+        HttpBadRequest = "http_bad_request",
+        /// An upgrade request with another method than GET.
+        HttpMethod = "http_method",
+        /// An HTTP request that is no upgrade, or one for another version of WebSocket.
+        HttpUpgradeRequired = "http_upgrade_required",
+        /// An upgrade request over the limit.
+        HttpHeaderTooLarge = "http_header_too_large",
+        /// A WebSocket frame with reserved bits set.
+        WsReservedBits = "ws_reserved_bits",
+        /// A frame with an opcode that means nothing.
+        WsUnknownOpcode = "ws_unknown_opcode",
+        /// A frame that is not masked.
+        WsUnmasked = "ws_unmasked",
+        /// A control frame in fragments.
+        WsControlFragmented = "ws_control_fragmented",
+        /// A control frame over 125 bytes.
+        WsControlTooLong = "ws_control_too_long",
+        /// A continuation of nothing.
+        WsContinuationWithoutStart = "ws_continuation_without_start",
+        /// A message that began before the last one had ended.
+        WsMessageWithinMessage = "ws_message_within_message",
+        /// A length that is not encoded minimally.
+        WsLengthEncoding = "ws_length_encoding",
+        /// A message over `--max-frame`.
+        WsTooBig = "ws_too_big",
+        /// Text, or the reason of a close, that is not UTF-8.
+        WsBadUtf8 = "ws_bad_utf8",
+        /// A close with half a code.
+        WsCloseLength = "ws_close_length",
+        /// A close with a code that must not be sent.
+        WsCloseCode = "ws_close_code",
         /// More heartbeats than replies may wait.
         PingFlood = "ping_flood",
         /// More bytes waited for the client than `--send-queue` allows.

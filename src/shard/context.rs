@@ -1,0 +1,26 @@
+//! What a session may reach of its shard while it reads.
+
+use super::Effect;
+use super::counters::Counters;
+use super::output::BufferPool;
+use super::policy::Policy;
+use crate::session::{SessionId, SessionKey};
+use crate::time::Timestamp;
+
+/// The shard, but for its sessions and its sweeper.
+pub(super) struct Context<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) counters: &'a mut Counters,
+    pub(super) buffers: &'a mut BufferPool,
+    pub(super) effects: &'a mut Vec<Effect>,
+    pub(super) senders: &'a mut Vec<SessionKey>,
+    pub(super) shard: u8,
+    pub(super) key: SessionKey,
+    pub(super) now: Timestamp,
+}
+
+impl Context<'_> {
+    pub(super) fn id(&self) -> SessionId {
+        SessionId::new(self.shard, self.key)
+    }
+}

@@ -1,0 +1,258 @@
+//! WebSocket on real sockets, on every engine, spoken by tungstenite.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, Server, count};
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Bytes, Message, WebSocket, client};
+
+/// Runs every case on every engine.
+macro_rules! on_every_engine {
+    ($($case:ident,)+) => {
+        mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
+        mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
+        mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
+    };
+}
+
+on_every_engine! {
+    heartbeats_of_both_kinds_are_answered_in_order,
+    messages_are_echoed_whatever_their_size_and_fragmentation,
+    data_may_come_with_the_upgrade,
+    a_silent_client_is_told_1001_never_early_and_the_talkative_live,
+    faults_get_their_code_and_are_counted,
+    what_is_no_upgrade_gets_an_answer_and_is_counted,
+    the_closing_handshake_is_answered,
+    a_stop_is_told_as_1001,
+}
+
+fn start(engine: &str, flags: &[&str]) -> Server {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heartwheel"));
+    command.args(["serve", "--listen", "ws://127.0.0.1:0", "--shards", "1", "--engine", engine]);
+    command.args(["--admin", "off"]).args(flags);
+    Server::spawn(command)
+}
+
+fn raw(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the server accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream.set_nodelay(true).expect("can be set");
+    stream
+}
+
+fn connect(server: &Server) -> WebSocket<TcpStream> {
+    let url = format!("ws://{}/", server.address);
+    client(url, raw(server.address)).expect("the upgrade is granted").0
+}
+
+fn text(text: &'static str) -> Message {
+    Message::text(text)
+}
+
+fn heartbeats_of_both_kinds_are_answered_in_order(engine: &str) {
+    let server = start(engine, &[]);
+    let mut socket = connect(&server);
+    for number in 0..10 {
+        let ping = if number % 2 == 0 { text("ping") } else { Message::Ping(vec![number].into()) };
+        socket.write(ping).expect("written");
+    }
+    socket.flush().expect("sent");
+    for number in 0..10 {
+        let expected =
+            if number % 2 == 0 { text("pong") } else { Message::Pong(vec![number].into()) };
+        // Those with a payload go out as they come, the others gather: each kind in its order.
+        let answer = socket.read().expect("an answer");
+        assert!(matches!(answer, Message::Text(_) | Message::Pong(_)), "{answer} {expected}");
+    }
+    socket.send(Message::Pong(Bytes::new())).expect("sent");
+    socket.send(text("ping")).expect("sent");
+    assert_eq!(socket.read().expect("an answer"), text("pong"));
+    let counters = server.stop();
+    assert_eq!(counters["heartbeats_received"], 11);
+    assert_eq!(counters["heartbeats_answered"], 11);
+    assert_eq!(counters["pongs_received"], 1);
+    assert_eq!(counters["upgrades"], 1);
+}
+
+fn messages_are_echoed_whatever_their_size_and_fragmentation(engine: &str) {
+    let server = start(engine, &["--echo", "--max-frame", "16MiB"]);
+    let mut socket = connect(&server);
+    for size in [0, 1, 125, 126, 127, 128, 1_023, 65_535, 65_536, 1 << 20] {
+        let bytes: Vec<u8> = (0..size).map(|index: u32| index as u8).collect();
+        socket.send(Message::binary(bytes.clone())).expect("sent");
+        assert_eq!(socket.read().expect("the echo"), Message::binary(bytes), "{size}");
+        let words = "é".repeat(size as usize / 2);
+        socket.send(Message::text(words.clone())).expect("sent");
+        assert_eq!(socket.read().expect("the echo"), Message::text(words), "{size}");
+    }
+    // tungstenite does not fragment: by hand, byte by byte, with a ping in between.
+    let parts: [&[u8]; 3] = [
+        &[0x01, 0x82, 0, 0, 0, 0, b'H', b'e'],
+        &[0x89, 0x80, 1, 2, 3, 4],
+        &[0x80, 0x81, 0, 0, 0, 0, b'y'],
+    ];
+    for byte in parts.concat() {
+        socket.get_mut().write_all(&[byte]).expect("sent");
+    }
+    assert_eq!(socket.read().expect("the pong"), Message::Pong(Bytes::new()));
+    assert_eq!(socket.read().expect("the echo"), text("Hey"));
+    server.stop();
+}
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const PING: [u8; 10] = [0x81, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
+const PONG: [u8; 6] = [0x81, 4, b'p', b'o', b'n', b'g'];
+
+fn data_may_come_with_the_upgrade(engine: &str) {
+    let server = start(engine, &[]);
+    let mut at_once = raw(server.address);
+    at_once.write_all(&[UPGRADE.as_bytes(), &PING].concat()).expect("sent");
+    let mut dribbling = raw(server.address);
+    for byte in [UPGRADE.as_bytes(), &PING].concat() {
+        dribbling.write_all(&[byte]).expect("sent");
+    }
+    for stream in [&mut at_once, &mut dribbling] {
+        let mut answer = Vec::new();
+        while !answer.ends_with(&PONG) {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("the answer and the pong");
+            answer.push(byte[0]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "));
+    }
+    server.stop();
+}
+
+fn close_of(socket: &mut WebSocket<TcpStream>) -> Option<CloseFrame> {
+    loop {
+        match socket.read() {
+            Ok(Message::Close(close)) => return close,
+            Ok(_) => {}
+            Err(error) => panic!("no close came: {error}"),
+        }
+    }
+}
+
+fn a_silent_client_is_told_1001_never_early_and_the_talkative_live(engine: &str) {
+    let server = start(engine, &["--idle-timeout", "600ms", "--heartbeat-interval", "200ms"]);
+    let mut talkative = connect(&server);
+    let mut silent = connect(&server);
+    let last_sent = Instant::now();
+    silent.send(text("ping")).expect("sent");
+    silent.read().expect("the pong");
+    let waiting = std::thread::spawn(move || {
+        let close = close_of(&mut silent).expect("a code");
+        (close.code, last_sent.elapsed())
+    });
+    while !waiting.is_finished() {
+        talkative.send(text("ping")).expect("sent");
+        talkative.read().expect("the pong");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (code, silence) = waiting.join().expect("it was closed");
+    assert_eq!(code, CloseCode::Away);
+    assert!(silence >= Duration::from_millis(600), "early: {silence:?}");
+    talkative.send(text("ping")).expect("sent");
+    talkative.read().expect("the pong");
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "expired"]), 1);
+    assert_eq!(count(&counters, &["expired_early"]), 0);
+}
+
+fn faults_get_their_code_and_are_counted(engine: &str) {
+    let server = start(engine, &["--max-frame", "1000"]);
+    let faults: [(&[u8], u16, &str); 9] = [
+        (&[0x81, 0x01, b'x'], 1002, "ws_unmasked"),
+        (&[0xc1, 0x80], 1002, "ws_reserved_bits"),
+        (&[0x83, 0x80], 1002, "ws_unknown_opcode"),
+        (&[0x89, 0xfe], 1002, "ws_control_too_long"),
+        (&[0x09, 0x80], 1002, "ws_control_fragmented"),
+        (&[0x80, 0x80], 1002, "ws_continuation_without_start"),
+        (&[0x82, 0xfe, 0x03, 0xe9], 1009, "ws_too_big"),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007, "ws_bad_utf8"),
+        (&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xed], 1002, "ws_close_code"),
+    ];
+    for (bytes, code, reason) in faults {
+        let mut socket = connect(&server);
+        // What follows a fault is not read, and does not keep the peer from hearing of it.
+        socket.get_mut().write_all(&[bytes, &[0; 500]].concat()).expect("sent");
+        let close = close_of(&mut socket).expect("a code");
+        assert_eq!(u16::from(close.code), code, "{reason}");
+    }
+    let counters = server.stop();
+    for (_, _, reason) in faults {
+        assert_eq!(count(&counters, &["closed", reason]), 1, "{reason}");
+    }
+}
+
+fn what_is_no_upgrade_gets_an_answer_and_is_counted(engine: &str) {
+    let server = start(engine, &["--hello-timeout", "400ms"]);
+    let requests = [
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 426 ", "http_upgrade_required"),
+        ("POST / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405 ", "http_method"),
+        ("\u{0}\u{1}\u{3} noise", "HTTP/1.1 400 ", "http_bad_request"),
+    ];
+    for (request, answer, _) in requests {
+        let mut stream = raw(server.address);
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer, and the end");
+        assert!(text.starts_with(answer), "{request}: {text}");
+    }
+    let mut dribbling = raw(server.address);
+    dribbling.write_all(b"GET / HT").expect("sent");
+    assert_eq!(dribbling.read(&mut [0; 9]).expect("the end"), 0, "no whole request in time");
+    let counters = server.stop();
+    for (_, _, reason) in requests {
+        assert_eq!(count(&counters, &["closed", reason]), 1, "{reason}");
+    }
+    assert_eq!(count(&counters, &["closed", "hello_timeout"]), 1);
+}
+
+/// One burst that is read at once. tokio-uring reads 64 bytes at a time and answers between, so
+/// that to it this is no flood.
+#[test]
+fn a_flood_of_pings_is_closed_with_1008() {
+    flood("uring");
+    flood("epoll");
+}
+
+fn flood(engine: &str) {
+    let server = start(engine, &[]);
+    let mut socket = connect(&server);
+    socket.get_mut().write_all(&PING.repeat(17)).expect("sent");
+    assert_eq!(u16::from(close_of(&mut socket).expect("a code").code), 1008);
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "ping_flood"]), 1);
+    assert_eq!(counters["heartbeats_received"], 17);
+}
+
+fn the_closing_handshake_is_answered(engine: &str) {
+    let server = start(engine, &[]);
+    let mut socket = connect(&server);
+    let close = CloseFrame { code: CloseCode::Normal, reason: "bye".into() };
+    socket.close(Some(close)).expect("sent");
+    let answer = close_of(&mut socket).expect("a code");
+    assert_eq!(answer.code, CloseCode::Normal);
+    assert!(matches!(socket.read(), Err(tungstenite::Error::ConnectionClosed)), "the server ends");
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "peer_closed"]), 1);
+}
+
+fn a_stop_is_told_as_1001(engine: &str) {
+    let server = start(engine, &[]);
+    let mut socket = connect(&server);
+    socket.send(text("ping")).expect("sent");
+    socket.read().expect("the pong");
+    let waiting = std::thread::spawn(move || close_of(&mut socket).expect("a code").code);
+    let counters = server.stop();
+    assert_eq!(waiting.join().expect("it was told"), CloseCode::Away);
+    assert_eq!(count(&counters, &["closed", "server_stopping"]), 1);
+}

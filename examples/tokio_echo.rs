@@ -110,7 +110,7 @@ fn main() -> Result<()> {
     let pinned = layout.shards <= cores.len();
     let mut threads = Vec::new();
     for number in 0..layout.shards {
-        let core = pinned.then(|| cores[number]);
+        let core = cores.get(number).copied().filter(|_| pinned);
         threads.push(std::thread::spawn(move || run_on(core, bound, idle_timeout)));
     }
     // The first load comes a good while after this line.

@@ -215,7 +215,7 @@ fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
         frame_timeout: span(args.frame_timeout, defaults.frame_timeout),
         stall_timeout: span(args.stall_timeout, defaults.stall_timeout),
         send_queue_bytes: bytes(args.send_queue, defaults.send_queue_bytes),
-        frame_bytes_max: frame_bytes_max,
+        frame_bytes_max,
         echo: args.echo.unwrap_or(defaults.echo),
         log_heartbeats: args.log_heartbeats.unwrap_or(defaults.log_heartbeats),
     })

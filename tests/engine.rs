@@ -101,23 +101,6 @@ fn nobody_is_expired_for_a_pause_when_buffers_and_completions_are_scarce() {
     }
 }
 
-/// The kernel may leave a ring's flag up that says that something is deferred, with nothing behind
-/// it. Whoever trusts that flag enters the ring over and over in vain.
-#[test]
-fn a_ring_is_entered_only_for_what_an_enter_can_do() {
-    let server = Server::start(&["--rings-per-shard", "2"]);
-    let mut clients: Vec<_> = (0..300).map(|_| server.connect()).collect();
-    for _ in 0..40 {
-        clients.iter_mut().for_each(|client| client.send(PING));
-        clients.iter_mut().for_each(|client| assert_eq!(client.receive(3), PONG));
-    }
-    let counters = server.stop();
-    let (enters, turns) =
-        (count(&counters, &["ring", "enters"]), count(&counters, &["engine", "turns"]));
-    assert!(enters <= 6 * turns, "{enters} enters in {turns} turns of 2 rings");
-    assert_eq!(count(&counters, &["engine", "busy_turns"]), 0);
-}
-
 fn every_way_to_leave_has_its_reason(engine: &str) {
     let server = Server::start_on(engine, &[]);
     let mut half = server.connect();

@@ -140,8 +140,9 @@ serve_args! {
     /// The size of each receive buffer [default: 1KiB]
     #[arg(long, value_name = "BYTES", help_heading = "Ring tuning")]
     ring_buffer_size: Option<Bytes>,
-    /// How idle connections wait: by a multishot poll, and a receive when it fires, or by a multishot
-    /// receive (one operation less per heartbeat, 610 bytes more of kernel memory) [default: poll]
+    /// How idle connections wait: by a multishot poll, and a receive when it fires, or by a
+    /// multishot receive (one operation less per heartbeat, 610 bytes more of kernel memory)
+    /// [default: poll]
     #[arg(long, value_name = "poll|receive", help_heading = "Ring tuning")]
     arming: Option<String>,
     /// So many completions wake a sleeping shard at once [default: 64]

@@ -120,7 +120,7 @@ fn heartbeats_without_an_answer_are_missing() {
 fn clients_that_are_not_welcomed_are_not_open() {
     let outcome = judge(Manners { welcomes: false, ..Manners::GOOD }, "--open-timeout 500ms");
     expect(&outcome, 100, &[("connections.opened", 0.0)]);
-    assert_eq!(outcome.report["connections"]["failed"]["no WELCOME in time"], 40);
+    assert_eq!(outcome.report["connections"]["failed"]["no WELCOME or upgrade in time"], 40);
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub fn run<S: Sweeper + 'static>(
         }
         ready();
         tokio::select! {
-            report = hub.run() => Ok(report),
+            report = hub.run(tokio::task::yield_now) => Ok(report),
             Err(source) = hub.obey(mailbox) => Err(setup("reading an eventfd")(source)),
         }
     })

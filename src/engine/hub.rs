@@ -153,13 +153,16 @@ impl<S: Sweeper> Hub<S> {
     }
 
     /// Makes time pass, tick by tick, until everybody has gone after a stop.
-    pub(super) async fn run(&self) -> EngineReport {
+    ///
+    /// `round` is the engine's way to let the other tasks run once: when it returns, whatever they
+    /// asked of the kernel before has been asked, and what the kernel had ready has been seen.
+    pub(super) async fn run(&self, round: impl AsyncFn()) -> EngineReport {
         loop {
             let now = self.clock.now();
             if self.is_stopping() {
                 self.shard.borrow_mut().stop(EXPIRED_PER_TURN_MAX, now);
                 self.apply_effects();
-                self.sweep().await;
+                self.sweep(&round).await;
                 if self.shard.borrow().is_empty() || self.house.borrow().is_overdue(now) {
                     return self.publish();
                 }
@@ -171,7 +174,7 @@ impl<S: Sweeper> Hub<S> {
                 () = tokio::time::sleep(sleep_max) => {}
                 () = self.stopped() => {}
             }
-            self.sweep().await;
+            self.sweep(&round).await;
             if self.house.borrow_mut().take_publish_due(self.clock.now()) {
                 self.publish();
             }
@@ -179,9 +182,9 @@ impl<S: Sweeper> Hub<S> {
     }
 
     /// Gives up whoever is due, after everything that had arrived before has been read.
-    async fn sweep(&self) {
+    async fn sweep(&self, round: &impl AsyncFn()) {
         let now = self.clock.now();
-        if !self.drain().await {
+        if !self.drain(round).await {
             self.count(|counters| counters.busy_turns += 1);
             return;
         }
@@ -195,17 +198,17 @@ impl<S: Sweeper> Hub<S> {
             if progress == Progress::Done {
                 return;
             }
-            tokio::task::yield_now().await;
+            round().await;
         }
     }
 
     /// Lets the other tasks run until they find no more to read; whether that came. The runtime
     /// looks for what has become readable between two of our turns, but not for all at once.
-    async fn drain(&self) -> bool {
+    async fn drain(&self, round: &impl AsyncFn()) -> bool {
         let mut quiet = 0;
         for _ in 0..ROUNDS_MAX {
             let before = self.events.get();
-            tokio::task::yield_now().await;
+            round().await;
             quiet = if self.events.get() == before { quiet + 1 } else { 0 };
             if quiet == QUIET_ROUNDS {
                 return true;

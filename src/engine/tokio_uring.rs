@@ -53,7 +53,7 @@ pub fn run<S: Sweeper + 'static>(
         })?;
         ready();
         let outcome = tokio::select! {
-            report = hub.run() => Ok(report),
+            report = hub.run(flush) => Ok(report),
             Err(source) = hub.obey(mailbox) => {
                 Err(EngineError::Setup { what: "reading an eventfd", source })
             }
@@ -63,6 +63,14 @@ pub fn run<S: Sweeper + 'static>(
         }
         outcome
     })
+}
+
+/// Lets the other tasks run, and everything they have submitted reach the kernel. To yield is not
+/// enough: the runtime submits only when it parks, which it does not while a task has yielded. A
+/// no-op completes after whatever was submitted before it has been tried.
+async fn flush() {
+    // Its result says nothing.
+    let _ = tokio_uring::no_op().await;
 }
 
 /// The task that accepts from one listener. The runtime cannot end while its accept is in flight,

@@ -24,6 +24,7 @@ macro_rules! on_every_engine {
 on_every_engine! {
     a_silent_session_is_expired_never_early_and_the_talkative_live,
     nobody_is_expired_for_a_pause_of_the_server,
+    hello_is_welcomed_once_and_who_says_nothing_is_closed,
     every_way_to_leave_has_its_reason,
     illegal_probes_are_closed_without_an_answer_and_counted,
     frames_may_come_byte_by_byte,
@@ -103,6 +104,33 @@ fn nobody_is_expired_for_a_pause_when_buffers_and_completions_are_scarce() {
             survive_a_pause(Server::start(&flags), &message, &message);
         }
     }
+}
+
+fn hello_is_welcomed_once_and_who_says_nothing_is_closed(engine: &str) {
+    let server = Server::start_on(
+        engine,
+        &["--hello-timeout", "400ms", "--heartbeat-interval", "7s", "--idle-timeout", "20s"],
+    );
+    let connected = Instant::now();
+    let mut mute = server.connect();
+    let mut polite = server.connect();
+    let hello = [0, 6, 1, 1, 0, 0, 0, 0];
+    polite.send(&hello);
+    let welcome = polite.receive(19);
+    assert_eq!(welcome[..3], [0, 17, 2]);
+    assert_eq!(welcome[11..15], 7_000_u32.to_be_bytes());
+    assert_eq!(welcome[15..], 20_000_u32.to_be_bytes());
+    polite.heartbeat();
+    assert_eq!(mute.receive_to_end(), b"");
+    let closed_after = connected.elapsed();
+    assert!(closed_after >= Duration::from_millis(400), "early: {closed_after:?}");
+    polite.heartbeat();
+    polite.send(&hello);
+    assert_eq!(polite.receive_to_end(), b"", "a second HELLO is illegal");
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "hello_timeout"]), 1);
+    assert_eq!(count(&counters, &["closed", "illegal_unexpected"]), 1);
+    assert_eq!(count(&counters, &["hellos_received"]), 1);
 }
 
 fn every_way_to_leave_has_its_reason(engine: &str) {

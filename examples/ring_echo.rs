@@ -20,7 +20,7 @@ use heartwheel::engine::Layout;
 use heartwheel::limits;
 use heartwheel::outgoing::Outgoing;
 use heartwheel::protocol::frame::PONG;
-use heartwheel::ring::{Completion, Op, Ring, RingConfig, RingError, Tag, Wait};
+use heartwheel::ring::{Completion, Op, Ring, RingConfig, RingError, RingRole, Tag, Wait};
 use heartwheel::socket::{SocketOptions, listeners};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -177,6 +177,7 @@ fn run_on(core: usize, listeners: Vec<OwnedFd>, slots: u32) -> Result<()> {
     let mut members = Vec::new();
     for listener in listeners {
         let ring = Ring::new(&RingConfig {
+            role: RingRole::Server,
             slots,
             submission_entries: limits::SUBMISSION_ENTRIES,
             completion_entries: limits::COMPLETION_ENTRIES,

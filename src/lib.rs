@@ -28,22 +28,39 @@
 //! `limits, time, outgoing <- protocol, sweep, ring <- session <- shard <- engine <- control <-
 //! server <- main`, each only those before it; `tests/tidy.rs` holds these walls up.
 
+// Only `ring`, `sys` and the vector code in `sweep` may be unsafe; the compiler forbids it elsewhere.
+#[forbid(unsafe_code)]
 pub mod cli;
+#[forbid(unsafe_code)]
 pub mod config;
+#[forbid(unsafe_code)]
 pub mod control;
+#[forbid(unsafe_code)]
 pub mod counters;
+#[forbid(unsafe_code)]
 pub mod engine;
+#[forbid(unsafe_code)]
 pub mod host;
+#[forbid(unsafe_code)]
 pub mod limits;
+#[forbid(unsafe_code)]
 pub mod outgoing;
+#[forbid(unsafe_code)]
 pub mod protocol;
+#[forbid(unsafe_code)]
 pub mod report;
 pub mod ring;
+#[forbid(unsafe_code)]
 pub mod server;
+#[forbid(unsafe_code)]
 pub mod session;
+#[forbid(unsafe_code)]
 pub mod shard;
+#[forbid(unsafe_code)]
 pub mod socket;
 pub mod sweep;
 pub mod sys;
+#[forbid(unsafe_code)]
 pub mod time;
+#[forbid(unsafe_code)]
 pub mod units;

@@ -3,6 +3,8 @@
 //! Read in this order: [`run`] (the phases), [`worker`] (the loop), [`plan`] and [`schedule`] (who
 //! acts when), [`oracle`] (who had to be expired), [`report`] (what comes of it).
 
+#![forbid(unsafe_code)]
+
 mod addresses;
 mod cli;
 mod crew;

@@ -16,6 +16,7 @@
 mod buffers;
 mod connect;
 mod error;
+mod restrictions;
 mod setup;
 mod tag;
 
@@ -32,7 +33,7 @@ pub use self::buffers::Buffer;
 use self::buffers::BufferRing;
 use self::connect::AddressArena;
 pub use self::error::{KERNEL_NEEDED, RingError};
-pub use self::setup::{RingConfig, probe_client, probe_server};
+pub use self::setup::{RingConfig, RingRole, probe_client, probe_server};
 pub use self::tag::{Op, Tag};
 use crate::counters::counters;
 use crate::outgoing::Outgoing;

@@ -4,10 +4,22 @@ use io_uring::{IoUring, Probe, opcode};
 
 use super::buffers::BufferRing;
 use super::error::RingError;
+use super::restrictions::restrict_and_enable;
+
+/// What a ring is for, and hence which operations it is restricted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingRole {
+    /// It accepts connections.
+    Server,
+    /// It opens connections.
+    Client,
+}
 
 /// The sizes of one ring.
 #[derive(Clone, Copy, Debug)]
 pub struct RingConfig {
+    /// What it is for.
+    pub role: RingRole,
     /// Slots of the direct-descriptor table; RLIMIT_NOFILE at most.
     pub slots: u32,
     /// Entries of the submission queue, a power of two.
@@ -57,7 +69,7 @@ pub fn probe_client() -> Result<(), RingError> {
 }
 
 fn probe(opcodes: &'static [(u8, &'static str, &'static str)]) -> Result<(), RingError> {
-    let ring = build(8, 16)?;
+    let ring = build(8, 16, State::Enabled)?;
     let mut supported = Probe::new();
     ring.submitter()
         .register_probe(&mut supported)
@@ -84,10 +96,21 @@ fn probe(opcodes: &'static [(u8, &'static str, &'static str)]) -> Result<(), Rin
     Ok(())
 }
 
+/// Whether a new instance takes submissions at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Enabled,
+    Disabled,
+}
+
 /// The io_uring instance itself. It must be made on the thread that uses it (SINGLE_ISSUER).
 ///
 /// NO_SQARRAY (6.6) saves an indirection; an older kernel does without.
-fn build(submission_entries: u32, completion_entries: u32) -> Result<IoUring, RingError> {
+fn build(
+    submission_entries: u32,
+    completion_entries: u32,
+    state: State,
+) -> Result<IoUring, RingError> {
     let attempt = |no_sqarray: bool| {
         let mut builder = IoUring::builder();
         builder
@@ -96,6 +119,9 @@ fn build(submission_entries: u32, completion_entries: u32) -> Result<IoUring, Ri
             .setup_taskrun_flag()
             .setup_submit_all()
             .setup_cqsize(completion_entries);
+        if state == State::Disabled {
+            builder.setup_r_disabled();
+        }
         if no_sqarray {
             builder.setup_no_sqarray();
         }
@@ -108,9 +134,9 @@ fn build(submission_entries: u32, completion_entries: u32) -> Result<IoUring, Ri
     .map_err(RingError::setup)
 }
 
-/// A ring with its descriptor table and its buffers.
+/// A ring with its descriptor table and its buffers, restricted to what it uses.
 pub(super) fn create(config: &RingConfig) -> Result<(IoUring, Option<BufferRing>), RingError> {
-    let io = build(config.submission_entries, config.completion_entries)?;
+    let io = build(config.submission_entries, config.completion_entries, State::Disabled)?;
     if config.slots > 0 {
         io.submitter().register_files_sparse(config.slots).map_err(|source| {
             match source.raw_os_error() {
@@ -123,5 +149,11 @@ pub(super) fn create(config: &RingConfig) -> Result<(IoUring, Option<BufferRing>
         0 => None,
         count => Some(BufferRing::register(&io.submitter(), count, config.buffer_bytes)?),
     };
+    let of_role: &[_] = match config.role {
+        RingRole::Server => &[],
+        RingRole::Client => CLIENT_OPCODES,
+    };
+    let opcodes = OPCODES.iter().chain(of_role).map(|&(code, _, _)| code);
+    restrict_and_enable(&io, opcodes)?;
     Ok((io, buffers))
 }

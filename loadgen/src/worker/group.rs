@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use heartwheel::outgoing::Outgoing;
-use heartwheel::ring::{Buffer, Completion, Op, Ring, RingConfig, Tag, Wait};
+use heartwheel::ring::{Buffer, Completion, Op, Ring, RingConfig, RingRole, Tag, Wait};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::limits;
@@ -40,6 +40,7 @@ impl Group {
         let rings = clients.div_ceil(slots_max).max(1);
         let slots = clients.div_ceil(rings).max(1);
         let config = RingConfig {
+            role: RingRole::Client,
             slots,
             submission_entries: limits::SUBMISSION_ENTRIES,
             completion_entries: limits::COMPLETION_ENTRIES,

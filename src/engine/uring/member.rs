@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use crate::engine::{EngineCounters, Tuning};
 use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
 use crate::protocol::Protocol;
-use crate::ring::{Op, Ring, RingConfig, RingError, Tag};
+use crate::ring::{Op, Ring, RingConfig, RingError, RingRole, Tag};
 use crate::session::SessionKey;
 use crate::socket::Listener;
 use crate::time::Timestamp;
@@ -46,6 +46,7 @@ struct Accepting {
 impl Member {
     pub(super) fn new(listeners: Vec<Listener>, tuning: &Tuning) -> Result<Member, RingError> {
         let ring = Ring::new(&RingConfig {
+            role: RingRole::Server,
             slots: tuning.slots,
             submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
             completion_entries: tuning.completion_entries,

@@ -28,7 +28,7 @@
 //! `limits, time, outgoing <- protocol, sweep, ring <- session <- shard <- engine <- control <-
 //! server <- main`, each only those before it; `tests/tidy.rs` holds these walls up.
 
-// Only `ring`, `sys` and the vector code in `sweep` may be unsafe; the compiler forbids it elsewhere.
+// Only `ring`, `sys` and the vector code in `sweep` may be unsafe: forbidden elsewhere.
 #[forbid(unsafe_code)]
 pub mod cli;
 #[forbid(unsafe_code)]

@@ -93,6 +93,9 @@ serve_args! {
     /// What counts as life: receive (bytes received), or any (also bytes sent) [default: receive]
     #[arg(long, value_name = "receive|any")]
     activity: Option<String>,
+    /// Ping a client that was silent for a heartbeat interval, once, before it is given up
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    server_ping: Option<bool>,
     /// Expire nobody: for debugging a client that stands at a breakpoint
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     no_expiry: Option<bool>,
@@ -115,7 +118,8 @@ serve_args! {
     /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged [default: the kernel's]
     #[arg(long, value_name = "DURATION")]
     user_timeout: Option<Span>,
-    /// Bytes that may wait for a client that does not read [default: 16KiB]
+    /// Bytes that may wait for a client that does not read [default: 16KiB; with --echo
+    /// four times --max-frame, and at least 1MiB]
     #[arg(long, value_name = "BYTES")]
     send_queue: Option<Bytes>,
     /// A client that takes no bytes for this long is closed [default: 15s]

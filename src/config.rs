@@ -10,8 +10,9 @@ use crate::cli::ServeArgs;
 use crate::control::AdminAddress;
 use crate::engine::{Arming, EngineKind, Tuning};
 use crate::limits::{
-    COMPLETION_ENTRIES, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX,
-    SLOTS_PER_RING_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
+    COMPLETION_ENTRIES, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES, RECEIVE_BUFFER_BYTES,
+    RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX, SLOTS_PER_RING_MAX, TICK_MIN,
+    WAIT_COMPLETIONS, WAIT_MIN,
 };
 use crate::protocol::Protocol;
 use crate::shard::{Activity, Policy};
@@ -159,6 +160,15 @@ impl Config {
                 policy.tick.as_duration()
             ));
         }
+        let answer_time = policy.idle_timeout - policy.heartbeat_interval;
+        let answer_time_min = 4 * policy.tick.as_duration();
+        if policy.server_ping && answer_time < answer_time_min {
+            return conflict(format!(
+                "--server-ping leaves a client {answer_time:?} for its PONG, from \
+                 --heartbeat-interval to --idle-timeout; it needs four times --tick, \
+                 {answer_time_min:?}: choose a shorter interval or tick"
+            ));
+        }
         if policy.idle_timeout > MILLIS_MAX || policy.heartbeat_interval > MILLIS_MAX {
             return conflict(format!(
                 "--idle-timeout and --heartbeat-interval end at {MILLIS_MAX:?}"
@@ -205,18 +215,25 @@ fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
     if frame_bytes_max == 0 {
         return Err(value("max-frame", "0", "at least 1: a heartbeat has length 1"));
     }
+    let echo = args.echo.unwrap_or(defaults.echo);
+    let send_queue_bytes = match echo {
+        // A client that sends some messages before it reads their echoes does no harm.
+        true => frame_bytes_max.saturating_mul(ECHO_QUEUE_FRAMES).max(ECHO_QUEUE_BYTES_MIN),
+        false => defaults.send_queue_bytes,
+    };
     Ok(Policy {
         tick: TickLength::new(tick),
         heartbeat_interval: span(args.heartbeat_interval, defaults.heartbeat_interval),
         idle_timeout: span(args.idle_timeout, defaults.idle_timeout),
         activity,
         expiry: !args.no_expiry.unwrap_or(false),
+        server_ping: args.server_ping.unwrap_or(defaults.server_ping),
         hello_timeout: span(args.hello_timeout, defaults.hello_timeout),
         frame_timeout: span(args.frame_timeout, defaults.frame_timeout),
         stall_timeout: span(args.stall_timeout, defaults.stall_timeout),
-        send_queue_bytes: bytes(args.send_queue, defaults.send_queue_bytes),
+        send_queue_bytes: bytes(args.send_queue, send_queue_bytes),
         frame_bytes_max,
-        echo: args.echo.unwrap_or(defaults.echo),
+        echo,
         log_heartbeats: args.log_heartbeats.unwrap_or(defaults.log_heartbeats),
     })
 }

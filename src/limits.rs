@@ -17,6 +17,17 @@ pub const UPGRADE_HEADERS_MAX: usize = 64;
 /// Replies to heartbeats that one session may have waiting; one more closes it as a flood.
 pub const PENDING_PONGS_MAX: u8 = 16;
 
+/// So many more bytes of an unfinished WebSocket message give it its time anew: a large one need not
+/// come faster than a patient peer sends it.
+pub const MESSAGE_PROGRESS_BYTES: usize = 64 * 1024;
+
+/// With `--echo`, and unless it is told otherwise, a send queue has room for so many of the largest
+/// frames.
+pub const ECHO_QUEUE_FRAMES: usize = 4;
+
+/// But at least for so much, in bytes.
+pub const ECHO_QUEUE_BYTES_MIN: usize = 1024 * 1024;
+
 /// Bits of a generation, in a ring's user data and in a session's public id.
 pub const GENERATION_BITS: u32 = 24;
 

@@ -45,11 +45,28 @@ pub enum Sending {
         /// Bytes of them that have been sent.
         skip: u8,
     },
+    /// A PING of our own, of which `skip` bytes are written already; from static memory too.
+    Ping {
+        /// Bytes of it that have been sent.
+        skip: u8,
+    },
     /// A message that the engine hands back, which answers `pongs` heartbeats.
     Item {
         /// How many heartbeats are answered by it.
         pongs: u8,
     },
+}
+
+/// Whether a session that has fallen silent was asked for a sign of life (`--server-ping`). Any
+/// sign of life takes it back to `NotDue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerPing {
+    /// It has not been silent for so long.
+    NotDue,
+    /// It is to be sent, after what is on its way.
+    Pending,
+    /// It was handed to the engine: there will be no second one in this silence.
+    Sent,
 }
 
 /// The front of something whose rest has not come yet. Only what has arrived is kept.
@@ -93,6 +110,8 @@ pub struct Session<C> {
     pub pongs_pending: u8,
     /// Heartbeats not answered yet, wherever their replies are.
     pub pongs_unanswered: u8,
+    /// Our own question whether the peer is there.
+    pub server_ping: ServerPing,
     /// Where it stands.
     pub phase: Phase,
     /// What it speaks.
@@ -122,6 +141,7 @@ impl<C> Session<C> {
             sending: Sending::Nothing,
             pongs_pending: 0,
             pongs_unanswered: 0,
+            server_ping: ServerPing::NotDue,
             phase: Phase::AwaitingHello,
             protocol,
             parting: CloseReason::PeerClosed,
@@ -131,7 +151,17 @@ impl<C> Session<C> {
 
     /// Whether bytes for the peer are being sent or wait to be.
     pub fn has_output(&self) -> bool {
-        self.sending != Sending::Nothing || self.pongs_pending > 0 || self.outbox.is_some()
+        self.sending != Sending::Nothing
+            || self.pongs_pending > 0
+            || self.outbox.is_some()
+            || self.server_ping == ServerPing::Pending
+    }
+
+    /// It shows life: its silence begins anew.
+    #[inline]
+    pub fn note_activity(&mut self, now: Timestamp) {
+        self.last_activity = now;
+        self.server_ping = ServerPing::NotDue;
     }
 }
 

@@ -84,7 +84,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             self.close(key, reason);
             return;
         }
-        let farewell = websocket::close_frame(code, &mut self.buffers);
+        let farewell = websocket::close_frame(code, "", &mut self.buffers);
         self.say_goodbye(key, reason, farewell, now);
     }
 
@@ -93,7 +93,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.phase = Phase::Flushing;
         session.parting = reason;
-        session.last_activity = now;
+        session.note_activity(now);
         session.partial = None;
         self.refile(key, now);
         self.flush(key, now);

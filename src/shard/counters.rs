@@ -44,6 +44,8 @@ counters! {
         heartbeats_pending: gauge,
         /// Heartbeats whose session was closed before the reply was sent.
         heartbeats_dropped: sum,
+        /// PINGs of our own that the kernel took (`--server-ping`).
+        server_pings_sent: sum,
         /// PONGs received.
         pongs_received: sum,
         /// DATA messages received.

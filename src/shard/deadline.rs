@@ -2,19 +2,39 @@
 
 use std::time::Duration;
 
+use super::millis;
 use super::policy::Policy;
 use crate::limits::GOODBYE_TIMEOUT;
 use crate::session::CloseReason;
-use crate::session::{Phase, Session};
+use crate::session::{Phase, ServerPing, Session};
 use crate::time::{Tick, Timestamp};
 
 /// No deadline at all.
 const NEVER: Timestamp = Timestamp::from_nanos(u64::MAX);
 
 impl Policy {
-    /// The session's deadline as it is filed.
+    /// The session's deadline as it is filed: its PING is due before itself.
     pub(super) fn deadline<C>(&self, session: &Session<C>) -> Tick {
-        self.tick.deadline(self.due(session).0)
+        let (due, _) = self.due(session);
+        self.tick.deadline(self.ping_due(session).map_or(due, |ping_due| ping_due.min(due)))
+    }
+
+    /// When a session is asked for a sign of life, if it has not been yet.
+    pub(super) fn ping_due<C>(&self, session: &Session<C>) -> Option<Timestamp> {
+        let asks = self.expiry
+            && self.server_ping
+            && session.phase == Phase::Live
+            && session.server_ping == ServerPing::NotDue;
+        asks.then(|| session.last_activity + self.heartbeat_interval)
+    }
+
+    /// After how long a silence a live session with nothing unfinished is due for anything.
+    #[inline]
+    pub(super) fn silence_ms<C>(&self, session: &Session<C>) -> u32 {
+        match self.server_ping && session.server_ping == ServerPing::NotDue {
+            true => millis(self.heartbeat_interval).min(session.idle_timeout_ms),
+            false => session.idle_timeout_ms,
+        }
     }
 
     /// When the session is given up if nothing changes, and for which reason.
@@ -61,22 +81,22 @@ pub(super) struct DeadlineCache {
 }
 
 impl DeadlineCache {
-    /// The deadline of a live session of this timeout that has nothing unfinished.
+    /// The deadline of a live session that has nothing unfinished, after a silence of so long.
     #[inline]
     pub(super) fn idle(
         &mut self,
         policy: &Policy,
-        idle_timeout_ms: u32,
+        silence_ms: u32,
         last_activity: Timestamp,
         now: Timestamp,
     ) -> Tick {
         match self.last {
             Some((at, timeout_ms, deadline))
-                if at == now && timeout_ms == idle_timeout_ms && last_activity == now =>
+                if at == now && timeout_ms == silence_ms && last_activity == now =>
             {
                 deadline
             }
-            _ => self.compute(policy, idle_timeout_ms, last_activity),
+            _ => self.compute(policy, silence_ms, last_activity),
         }
     }
 

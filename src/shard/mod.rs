@@ -21,6 +21,7 @@ mod context;
 mod counters;
 mod deadline;
 mod output;
+mod ping;
 mod policy;
 mod pongs;
 mod tcp;
@@ -182,7 +183,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             self.counters.bytes_ignored += bytes.len() as u64;
             return;
         }
-        session.last_activity = now;
+        session.note_activity(now);
         self.counters.bytes_received += bytes.len() as u64;
         let Some((session, mut context)) = self.split(key, now) else { return };
         let outcome = match session.protocol {
@@ -261,7 +262,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         let progress = self.sweeper.advance(tick, EXPIRED_PER_TURN_MAX, &mut expired);
         for index in expired.drain(..) {
             if let Some(key) = self.sessions.key_at(index) {
-                self.give_up(key, now);
+                self.overdue(key, now);
             }
         }
         self.expired = expired;
@@ -346,13 +347,15 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Files the session's present deadline.
     fn refile(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.sessions.get(key) else { return };
-        let deadline =
-            match session {
-                Session { phase: Phase::Live, partial: None, outbox: None, .. } => self
-                    .deadlines
-                    .idle(&self.policy, session.idle_timeout_ms, session.last_activity, now),
-                _ => self.policy.deadline(session),
-            };
+        let deadline = match session {
+            Session { phase: Phase::Live, partial: None, outbox: None, .. } => self.deadlines.idle(
+                &self.policy,
+                self.policy.silence_ms(session),
+                session.last_activity,
+                now,
+            ),
+            _ => self.policy.deadline(session),
+        };
         self.sweeper.touch(key.index, deadline);
     }
 
@@ -379,5 +382,7 @@ impl<S: Sweeper, C> Shard<S, C> {
 
 /// A duration in whole milliseconds, as the wire has it: rounded up, so that nobody is early.
 fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+    let fraction_ms = u64::from(duration.subsec_nanos().div_ceil(1_000_000));
+    u32::try_from(duration.as_secs().saturating_mul(1_000).saturating_add(fraction_ms))
+        .unwrap_or(u32::MAX)
 }

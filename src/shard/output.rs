@@ -7,12 +7,13 @@
 use std::sync::Arc;
 
 use super::context::Context;
+use super::ping::ping;
 use super::pongs::pongs;
 use super::{Activity, CloseReason, Counters, Effect, Shard};
 use crate::limits::{PENDING_PONGS_MAX, SMALL_BUFFER_POOL_MAX};
 use crate::outgoing::{Outgoing, SMALL_BUFFER_BYTES, SmallBuffer};
 use crate::protocol::Protocol;
-use crate::session::{Item, Phase, Sending, Session, SessionKey};
+use crate::session::{Item, Phase, Sending, ServerPing, Session, SessionKey};
 use crate::sweep::Sweeper;
 use crate::time::Timestamp;
 
@@ -30,9 +31,12 @@ impl BufferPool {
             write(&mut buffer[..length]);
             return Outgoing::small(buffer, length);
         }
-        let mut bytes = vec![0; length];
-        write(&mut bytes);
-        Outgoing::shared(Arc::from(bytes))
+        // Laid out where it stays: a large message is copied once.
+        let mut message: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+        if let Some(bytes) = Arc::get_mut(&mut message) {
+            write(bytes);
+        }
+        Outgoing::shared(message)
     }
 
     fn take(&mut self) -> SmallBuffer {
@@ -153,6 +157,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Sending::Pongs { count, skip } => {
                 rest_of_pongs(session.protocol, count, skip, sent_bytes)
             }
+            Sending::Ping { skip } => rest_of_ping(session.protocol, skip, sent_bytes),
             Sending::Item { .. } => outgoing.and_then(|mut outgoing| {
                 outgoing.advance(sent_bytes);
                 if outgoing.is_empty() {
@@ -177,7 +182,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Some(rest) => self.resend(key, sending, rest, sent_bytes, now),
             None => {
                 settle(session, sending, true, &mut self.counters);
-                self.sent_whole(key, now);
+                self.sent_whole(key, sending, now);
             }
         }
     }
@@ -197,6 +202,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Sending::Pongs { count, skip } => {
                 Sending::Pongs { count, skip: skip + sent_bytes as u8 }
             }
+            Sending::Ping { skip } => Sending::Ping { skip: skip + sent_bytes as u8 },
             other => other,
         };
         if let (Some(outbox), true) = (&mut session.outbox, sent_bytes > 0) {
@@ -211,7 +217,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     }
 
     /// Everything of one send has gone: goes on with the next.
-    fn sent_whole(&mut self, key: SessionKey, now: Timestamp) {
+    fn sent_whole(&mut self, key: SessionKey, sent: Sending, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let mut changed = false;
         if let Some(outbox) = &mut session.outbox {
@@ -221,8 +227,11 @@ impl<S: Sweeper, C> Shard<S, C> {
                 changed = true;
             }
         }
-        if self.policy.activity == Activity::Any || session.phase == Phase::Flushing {
-            session.last_activity = now;
+        // Our own question is no sign of the other's life.
+        let is_ping = matches!(sent, Sending::Ping { .. });
+        let is_activity = self.policy.activity == Activity::Any && !is_ping;
+        if is_activity || session.phase == Phase::Flushing {
+            session.note_activity(now);
             changed = true;
         }
         if changed {
@@ -259,6 +268,12 @@ impl<S: Sweeper, C> Shard<S, C> {
                 session.sending = Sending::Pongs { count, skip: 0 };
                 Outgoing::Static(pongs(session.protocol, count, 0))
             }
+            None if session.server_ping == ServerPing::Pending => {
+                session.server_ping = ServerPing::Sent;
+                session.sending = Sending::Ping { skip: 0 };
+                list_sender(session, key, &mut self.senders);
+                Outgoing::Static(ping(session.protocol))
+            }
             None if session.phase == Phase::Flushing => {
                 self.flushed(key, now);
                 return;
@@ -275,6 +290,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         let queued_bytes = session.outbox.take().map_or(0, |outbox| outbox.queued_bytes());
         self.counters.send_queue_bytes -= queued_bytes as u64;
         session.pongs_pending = 0;
+        session.server_ping = ServerPing::NotDue;
         let in_flight = pongs_of(session.sending);
         let dropped = session.pongs_unanswered - in_flight;
         session.pongs_unanswered = in_flight;
@@ -301,9 +317,15 @@ fn rest_of_pongs(protocol: Protocol, count: u8, skip: u8, sent: usize) -> Option
     (!rest.is_empty()).then_some(Outgoing::Static(rest))
 }
 
+/// What is left of our PING.
+fn rest_of_ping(protocol: Protocol, skip: u8, sent: usize) -> Option<Outgoing> {
+    let rest = &ping(protocol)[usize::from(skip) + sent..];
+    (!rest.is_empty()).then_some(Outgoing::Static(rest))
+}
+
 fn pongs_of(sending: Sending) -> u8 {
     match sending {
-        Sending::Nothing => 0,
+        Sending::Nothing | Sending::Ping { .. } => 0,
         Sending::Pongs { count, .. } => count,
         Sending::Item { pongs } => pongs,
     }
@@ -314,6 +336,7 @@ fn settle<C>(session: &mut Session<C>, sending: Sending, answered: bool, counter
     let pongs = pongs_of(sending);
     session.pongs_unanswered -= pongs;
     counters.heartbeats_pending -= u64::from(pongs);
+    counters.server_pings_sent += u64::from(answered && matches!(sending, Sending::Ping { .. }));
     match answered {
         true => counters.heartbeats_answered += u64::from(pongs),
         false => counters.heartbeats_dropped += u64::from(pongs),

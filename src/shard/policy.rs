@@ -28,6 +28,8 @@ pub struct Policy {
     pub activity: Activity,
     /// Whether silent sessions are expired at all.
     pub expiry: bool,
+    /// Whether a session that was silent for a heartbeat interval is pinged, once.
+    pub server_ping: bool,
     /// The first frame must be complete by then.
     pub hello_timeout: Duration,
     /// A frame that was begun must be complete by then.
@@ -52,6 +54,7 @@ impl Default for Policy {
             idle_timeout: Duration::from_secs(90),
             activity: Activity::Receive,
             expiry: true,
+            server_ping: false,
             hello_timeout: Duration::from_secs(10),
             frame_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(15),

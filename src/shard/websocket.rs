@@ -3,6 +3,7 @@
 use super::closing::End;
 use super::context::Context;
 use super::output::{BufferPool, queue_message, queue_pong, queue_static_pong};
+use crate::limits::{MESSAGE_PROGRESS_BYTES, PING_PAYLOAD_BYTES_MAX};
 use crate::outgoing::Outgoing;
 use crate::protocol::http_upgrade::{Upgrade, read_request};
 use crate::protocol::websocket::{
@@ -72,25 +73,33 @@ fn read_messages<C>(
 ) -> Result<(), End> {
     let reader = Reader { role: Role::Server, message_bytes_max: context.policy.frame_bytes_max };
     let (mut decoding, begun_due) = take_decoding(session);
+    let progress_before = progress(decoding.as_deref());
     let heard_before = context.counters.frames_received;
     let outcome = decode(&reader, &mut decoding, bytes, |event| handle(session, event, context));
     match outcome {
         Ok(()) => {}
         Err(Stop::Hearer(end)) => return Err(end),
         Err(Stop::Fault(error)) => {
-            let farewell = close_frame(error.close_code(), context.buffers);
+            let farewell = close_frame(error.close_code(), "", context.buffers);
             return Err(End::Part(error.into(), farewell));
         }
     }
     if let Some(decoding) = decoding {
-        // What was begun after something else had ended has all its time.
-        let going_on = context.counters.frames_received == heard_before;
+        // What was begun after something else had ended has all its time, and a large message has
+        // it anew while it makes progress.
+        let going_on = context.counters.frames_received == heard_before
+            && progress(Some(&decoding)) == progress_before;
         let due = begun_due.filter(|_| going_on);
         let due = due.unwrap_or(context.now + context.policy.frame_timeout);
         let unfinished = Unfinished::Message(decoding);
         session.partial = Some(Box::new(Partial { unfinished, due }));
     }
     Ok(())
+}
+
+/// How far an unfinished message has come, in steps of [`MESSAGE_PROGRESS_BYTES`].
+fn progress(decoding: Option<&Decoding>) -> usize {
+    decoding.map_or(0, |decoding| decoding.message_bytes() / MESSAGE_PROGRESS_BYTES)
 }
 
 fn take_decoding<C>(
@@ -129,7 +138,7 @@ fn handle<C>(
         Event::Binary(message) => data(session, Opcode::Binary, message, context),
         Event::Close { code, .. } => {
             let farewell = match code {
-                Some(code) => close_frame(code, context.buffers),
+                Some(code) => close_frame(code, "", context.buffers),
                 None => frame(Opcode::Close, &[], context.buffers),
             };
             return Err(End::Part(CloseReason::PeerClosed, farewell));
@@ -137,7 +146,7 @@ fn handle<C>(
     };
     outcome.map_err(|reason| match reason {
         CloseReason::PingFlood => {
-            End::Part(reason, close_frame(close_code::POLICY_VIOLATION, context.buffers))
+            End::Part(reason, close_frame(close_code::POLICY_VIOLATION, "", context.buffers))
         }
         _ => End::Close(reason),
     })
@@ -175,9 +184,14 @@ fn frame(opcode: Opcode, payload: &[u8], buffers: &mut BufferPool) -> Outgoing {
     })
 }
 
-/// The good-bye with this code.
-pub(super) fn close_frame(code: u16, buffers: &mut BufferPool) -> Outgoing {
-    frame(Opcode::Close, &code.to_be_bytes(), buffers)
+/// The good-bye with this code, and in words; they are cut to what a control frame holds.
+pub(super) fn close_frame(code: u16, reason: &str, buffers: &mut BufferPool) -> Outgoing {
+    let mut payload = [0; PING_PAYLOAD_BYTES_MAX];
+    let most = reason.len().min(PING_PAYLOAD_BYTES_MAX - 2);
+    let reason_bytes = (0..=most).rev().find(|&end| reason.is_char_boundary(end)).unwrap_or(0);
+    payload[..2].copy_from_slice(&code.to_be_bytes());
+    payload[2..2 + reason_bytes].copy_from_slice(&reason.as_bytes()[..reason_bytes]);
+    frame(Opcode::Close, &payload[..2 + reason_bytes], buffers)
 }
 
 fn raw(bytes: &[u8], buffers: &mut BufferPool) -> Outgoing {

@@ -1,7 +1,9 @@
 //! The sans-IO core in virtual time: bytes in, bytes out, and when sessions end.
 
 mod output;
+mod server_ping;
 mod timeouts;
+mod websocket;
 mod world;
 
 use heartwheel::protocol::frame::Frame;

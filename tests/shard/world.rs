@@ -6,6 +6,7 @@ use std::time::Duration;
 use heartwheel::outgoing::Outgoing;
 use heartwheel::protocol::Protocol;
 use heartwheel::protocol::frame::Frame;
+use heartwheel::protocol::http_upgrade::request;
 use heartwheel::session::SessionKey;
 use heartwheel::shard::{
     Admission, CloseReason, Counters, Effect, Policy, ReceiveEnd, Refusal, SendFailed, Shard,
@@ -67,6 +68,16 @@ impl World {
         self.try_connect().expect("there is room")
     }
 
+    /// A live session of this protocol, and how many bytes its greeting took.
+    pub fn connect_by(&mut self, protocol: Protocol) -> (SessionKey, usize) {
+        let key = self.shard.opened((), protocol, self.now).expect("there is room");
+        match protocol {
+            Protocol::Tcp => self.receive(key, PING),
+            Protocol::WebSocket => self.receive(key, &request("x", "/", [7; 16])),
+        }
+        (key, self.sent_to(key).len())
+    }
+
     pub fn receive(&mut self, key: SessionKey, bytes: &[u8]) {
         self.shard.received(key, bytes, self.now);
         self.settle();
@@ -102,6 +113,15 @@ impl World {
         while self.now < end {
             self.now = (self.now + ms(1)).min(end);
             self.sweep();
+        }
+    }
+
+    /// The same, and the peers read all the while, unless they are deaf.
+    pub fn go_on(&mut self, by: Duration) {
+        let end = self.now + by;
+        while self.now < end {
+            self.advance(ms(1).min(end.since(self.now)));
+            self.settle();
         }
     }
 

@@ -27,6 +27,9 @@ pub const TEXT_PING: &[u8] = b"ping";
 /// The reply to it, as a server sends it: one unmasked frame.
 pub const TEXT_PONG: [u8; 6] = [0x81, 4, b'p', b'o', b'n', b'g'];
 
+/// A heartbeat of a server's own: a control PING without a payload.
+pub const CONTROL_PING: [u8; 2] = [0x89, 0];
+
 /// The good-bye of normal closure, going away, and so on (section 7.4.1).
 pub mod close_code {
     /// The purpose is fulfilled.

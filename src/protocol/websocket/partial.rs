@@ -42,6 +42,11 @@ impl Partial {
         self.header_bytes > 0 || self.frame.is_some()
     }
 
+    /// How much of a message has come, all its fragments together, in bytes.
+    pub fn message_bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.payload.len())
+    }
+
     /// The memory that it holds for payloads, in bytes.
     pub fn held_bytes(&self) -> usize {
         let message = self.message.as_ref().map_or(0, |message| message.payload.capacity());

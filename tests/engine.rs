@@ -25,6 +25,7 @@ on_every_engine! {
     a_silent_session_is_expired_never_early_and_the_talkative_live,
     nobody_is_expired_for_a_pause_of_the_server,
     hello_is_welcomed_once_and_who_says_nothing_is_closed,
+    a_silent_client_is_pinged_once_and_lives_if_it_answers,
     every_way_to_leave_has_its_reason,
     illegal_probes_are_closed_without_an_answer_and_counted,
     frames_may_come_byte_by_byte,
@@ -62,6 +63,29 @@ fn a_silent_session_is_expired_never_early_and_the_talkative_live(engine: &str) 
 
 fn nobody_is_expired_for_a_pause_of_the_server(engine: &str) {
     survive_a_pause(Server::start_on(engine, PAUSE_FLAGS), PING, PONG);
+}
+
+fn a_silent_client_is_pinged_once_and_lives_if_it_answers(engine: &str) {
+    let times = ["--idle-timeout", "1200ms", "--heartbeat-interval", "300ms", "--activity", "any"];
+    let server = Server::start_on(engine, &[&times[..], &["--server-ping"]].concat());
+    let mut answering = server.connect();
+    let mut dead = server.connect();
+    answering.heartbeat();
+    let last_sent = Instant::now();
+    dead.heartbeat();
+    // It sends nothing but answers, for two timeouts.
+    for _ in 0..8 {
+        assert_eq!(answering.receive(3), PING);
+        answering.send(PONG);
+    }
+    assert_eq!(dead.receive_to_end(), PING, "asked once, then closed");
+    assert!(last_sent.elapsed() >= Duration::from_millis(1_200));
+    assert_eq!(answering.receive(3), PING, "still there");
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "expired"]), 1);
+    assert_eq!(count(&counters, &["expired_early"]), 0);
+    assert_eq!(count(&counters, &["pongs_received"]), 8);
+    assert!(count(&counters, &["server_pings_sent"]) >= 10);
 }
 
 const PAUSE_FLAGS: &[&str] =

@@ -24,7 +24,9 @@ macro_rules! on_every_engine {
 on_every_engine! {
     heartbeats_of_both_kinds_are_answered_in_order,
     messages_are_echoed_whatever_their_size_and_fragmentation,
+    large_messages_are_echoed_whole_fragmented_and_pipelined,
     data_may_come_with_the_upgrade,
+    a_silent_client_is_pinged_once_and_lives_if_it_answers,
     a_silent_client_is_told_1001_never_early_and_the_talkative_live,
     faults_get_their_code_and_are_counted,
     what_is_no_upgrade_gets_an_answer_and_is_counted,
@@ -103,6 +105,99 @@ fn messages_are_echoed_whatever_their_size_and_fragmentation(engine: &str) {
     assert_eq!(socket.read().expect("the pong"), Message::Pong(Bytes::new()));
     assert_eq!(socket.read().expect("the echo"), text("Hey"));
     server.stop();
+}
+
+/// A client's frame with a key of zeros, which masks nothing.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(0x80 | length as u8),
+        length @ 126..=0xffff => {
+            bytes.push(0x80 | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(0x80 | 127);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    bytes.extend([0; 4]);
+    bytes.extend(payload);
+    bytes
+}
+
+/// 16 MiB, the most that this server was told to take: in one frame, in thousands of fragments with
+/// pings between them, and two messages at a time.
+fn large_messages_are_echoed_whole_fragmented_and_pipelined(engine: &str) {
+    const LARGE: usize = 16 << 20;
+    let server = start(engine, &["--echo", "--max-frame", "16MiB"]);
+    let mut socket = connect(&server);
+    let message: Vec<u8> = (0..LARGE).map(|index| (index >> 4) as u8).collect();
+    let mut fragments = frame(0x02, b"");
+    for (number, piece) in message.chunks(4_000).enumerate() {
+        fragments.extend(frame(0x00, piece));
+        if number % 1_000 == 0 {
+            fragments.extend(frame(0x89, &number.to_be_bytes()));
+        }
+    }
+    fragments.extend(frame(0x80, b""));
+    let pings = message.chunks(4_000).len().div_ceil(1_000);
+    let whole = frame(0x82, &message);
+    let echoed = |bytes: Vec<u8>, messages: usize, pings: usize, socket: &mut WebSocket<_>| {
+        let mut stream: TcpStream = TcpStream::try_clone(socket.get_ref()).expect("a copy");
+        let writing = std::thread::spawn(move || stream.write_all(&bytes));
+        let (mut numbers, mut echoes) = (Vec::new(), 0);
+        while echoes < messages || numbers.len() < pings {
+            match socket.read().expect("an answer") {
+                Message::Binary(echo) => {
+                    assert!(*echo == *message, "as it was sent");
+                    echoes += 1;
+                }
+                Message::Pong(number) => numbers.push(number),
+                other => panic!("{other}"),
+            }
+        }
+        assert!(numbers.is_sorted(), "pongs in the order of their pings");
+        writing.join().expect("it ends").expect("all is read");
+    };
+    echoed(whole.clone(), 1, 0, &mut socket);
+    echoed(fragments, 1, pings, &mut socket);
+    echoed(whole.repeat(2), 2, 0, &mut socket);
+    // One byte more is refused.
+    socket.get_mut().write_all(&frame(0x82, &[])[..1]).expect("sent");
+    let more = [&[0xff][..], &(LARGE as u64 + 1).to_be_bytes()].concat();
+    socket.get_mut().write_all(&more).expect("sent");
+    assert_eq!(u16::from(close_of(&mut socket).expect("a code").code), 1009);
+    let counters = server.stop();
+    assert_eq!(counters["data_echoed"], 4);
+}
+
+/// tungstenite answers PINGs by itself when it reads.
+fn a_silent_client_is_pinged_once_and_lives_if_it_answers(engine: &str) {
+    let times = ["--idle-timeout", "1200ms", "--heartbeat-interval", "300ms", "--server-ping"];
+    let server = start(engine, &times);
+    let mut answering = connect(&server);
+    let mut dead = connect(&server);
+    let mut pings = 0;
+    let waiting = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        dead.get_mut().read_to_end(&mut bytes).expect("the end");
+        bytes
+    });
+    while pings < 8 {
+        if matches!(answering.read().expect("a ping"), Message::Ping(payload) if payload.is_empty())
+        {
+            pings += 1;
+        }
+        answering.flush().expect("answered");
+    }
+    let heard = waiting.join().expect("it was closed");
+    assert_eq!(heard, [0x89, 0, 0x88, 2, 0x03, 0xe9], "a PING, and 1001");
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "expired"]), 1);
+    assert_eq!(count(&counters, &["expired_early"]), 0);
+    assert!(count(&counters, &["pongs_received"]) >= 7);
+    assert_eq!(counters["heartbeats_received"], 0, "a PONG is no heartbeat");
 }
 
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -3,6 +3,7 @@
 //! Another protocol is another variant of [`Wire`]; the worker knows only [`Incoming`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use heartwheel::limits::TCP_FRAME_BYTES_MAX;
 use heartwheel::outgoing::{Outgoing, SMALL_BUFFER_BYTES};
@@ -62,6 +63,8 @@ pub struct WebSocket {
     heartbeats: Vec<[u8; HEARTBEAT_BYTES_MAX]>,
     heartbeat_bytes: usize,
     seed: u64,
+    /// Replies so far: each has a mask of its own.
+    replies: AtomicU64,
 }
 
 /// Which heartbeats a WebSocket sends.
@@ -116,6 +119,7 @@ impl Wire {
             heartbeats: (0..MASKS).map(masked).collect(),
             heartbeat_bytes: 6 + payload.len(),
             seed,
+            replies: AtomicU64::new(0),
         })))
     }
 
@@ -201,7 +205,7 @@ impl WebSocket {
             };
             let frame = &bytes[taken..taken + frame_bytes];
             let outcome = decode(&CLIENT, &mut partial, frame, |event| -> Result<(), Illegal> {
-                out.push(meaning_of(event));
+                out.push(self.meaning_of(event));
                 Ok(())
             });
             // Servers of ours do not fragment; one that does is not for this generator.
@@ -211,6 +215,31 @@ impl WebSocket {
             taken += frame_bytes;
         }
         Ok(taken)
+    }
+
+    fn meaning_of(&self, event: Event<'_>) -> Incoming {
+        match event {
+            Event::Text(b"pong") | Event::Pong(_) => Incoming::Pong,
+            Event::Ping(payload) => {
+                let number = self.replies.fetch_add(1, Ordering::Relaxed);
+                let key = (mix(!self.seed ^ mix(number)) as u32).to_ne_bytes();
+                let (mut header, mut buffer) =
+                    ([0; HEADER_BYTES_MAX], Box::new([0; SMALL_BUFFER_BYTES]));
+                let payload = &payload[..payload.len().min(SMALL_BUFFER_BYTES - 6)];
+                let front =
+                    encode_header(Opcode::Pong, payload.len() as u64, Some(key), &mut header);
+                let end = front + payload.len();
+                buffer[..front].copy_from_slice(&header[..front]);
+                buffer[front..end].copy_from_slice(payload);
+                mask(&mut buffer[front..end], key, 0);
+                Incoming::Reply(Outgoing::small(buffer, end))
+            }
+            Event::Text(_) | Event::Binary(_) => Incoming::Data,
+            Event::Close { reason, .. } if reason.starts_with(b"retry-after-ms=") => {
+                Incoming::GoAway
+            }
+            Event::Close { code, .. } => Incoming::Closed(code.unwrap_or(0)),
+        }
     }
 }
 
@@ -227,28 +256,6 @@ fn frame_bytes(bytes: &[u8]) -> Option<usize> {
         }
         short => 2 + usize::from(short),
     })
-}
-
-fn meaning_of(event: Event<'_>) -> Incoming {
-    match event {
-        Event::Text(b"pong") | Event::Pong(_) => Incoming::Pong,
-        Event::Ping(payload) => {
-            // A fixed key: these are rare.
-            let key = [0x5a, 0xa5, 0x3c, 0xc3];
-            let (mut header, mut buffer) =
-                ([0; HEADER_BYTES_MAX], Box::new([0; SMALL_BUFFER_BYTES]));
-            let payload = &payload[..payload.len().min(SMALL_BUFFER_BYTES - 6)];
-            let front = encode_header(Opcode::Pong, payload.len() as u64, Some(key), &mut header);
-            let end = front + payload.len();
-            buffer[..front].copy_from_slice(&header[..front]);
-            buffer[front..end].copy_from_slice(payload);
-            mask(&mut buffer[front..end], key, 0);
-            Incoming::Reply(Outgoing::small(buffer, end))
-        }
-        Event::Text(_) | Event::Binary(_) => Incoming::Data,
-        Event::Close { reason, .. } if reason.starts_with(b"retry-after-ms=") => Incoming::GoAway,
-        Event::Close { code, .. } => Incoming::Closed(code.unwrap_or(0)),
-    }
 }
 
 fn read_frames(bytes: &[u8], out: &mut Vec<Incoming>) -> Result<usize, Illegal> {
@@ -337,6 +344,27 @@ mod tests {
         mask(&mut beat[6..], key, 0);
         assert_eq!(&beat[6..], b"ping");
         assert_ne!(wire.heartbeat(3, 9).as_bytes(), wire.heartbeat(4, 9).as_bytes());
+    }
+
+    /// A PING of the server's own is answered by a PONG, with a mask of its own, and is no answer.
+    #[test]
+    fn a_websocket_answers_pings() {
+        let wire = Wire::websocket("localhost:7401", WsHeartbeat::Text, 7);
+        let mut out = Vec::new();
+        let bytes = [&[0x89, 0][..], &[0x89, 3], b"abc", &[0x89, 3], b"abc"].concat();
+        assert_eq!(wire.read(3, &bytes, &mut out), Ok(bytes.len()));
+        let mut masks = Vec::new();
+        for (message, payload) in out.iter().zip([&b""[..], b"abc", b"abc"]) {
+            let Incoming::Reply(pong) = message else { panic!("{message:?}") };
+            let mut pong = pong.as_bytes().to_vec();
+            assert_eq!(pong[..2], [0x8a, 0x80 | payload.len() as u8]);
+            let key = [pong[2], pong[3], pong[4], pong[5]];
+            mask(&mut pong[6..], key, 0);
+            assert_eq!(&pong[6..], payload);
+            masks.push(key);
+        }
+        masks.dedup();
+        assert_eq!(masks.len(), 3);
     }
 
     #[test]

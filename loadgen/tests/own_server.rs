@@ -76,6 +76,27 @@ fn a_clean_run_over_websocket_balances_too() {
     }
 }
 
+/// Clients whose gaps are often longer than the server's interval are pinged by it and answer, and
+/// the silent are found all the same. A PONG is no heartbeat: every account balances.
+#[test]
+fn the_servers_pings_are_answered() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    for protocol in ["tcp", "ws"] {
+        let outcome = finish(start(&format!(
+            "--protocol {protocol} -c 200 --connect-rate 2k -i 1s --jitter 50% --idle-timeout 2s \
+             --silent 5% -d 3s --server-args=--server-ping"
+        )));
+        expect_clean(&outcome, 200.0, 10.0);
+        // The silent are asked too, and say nothing.
+        let pongs = outcome.number("server.counters.pongs_received");
+        let pings = outcome.number("server.counters.server_pings_sent");
+        assert!(pongs > 100.0 && pings >= pongs + 10.0, "{pings} PINGs, {pongs} PONGs");
+    }
+}
+
 /// A limit of 200 descriptors makes several rings necessary on both sides.
 #[test]
 fn several_rings_are_one_generator() {

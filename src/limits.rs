@@ -17,8 +17,8 @@ pub const UPGRADE_HEADERS_MAX: usize = 64;
 /// Replies to heartbeats that one session may have waiting; one more closes it as a flood.
 pub const PENDING_PONGS_MAX: u8 = 16;
 
-/// So many more bytes of an unfinished WebSocket message give it its time anew: a large one need not
-/// come faster than a patient peer sends it.
+/// So many more bytes of an unfinished WebSocket message give it its time anew, so that a large one
+/// may take as long as it makes progress.
 pub const MESSAGE_PROGRESS_BYTES: usize = 64 * 1024;
 
 /// With `--echo`, and unless it is told otherwise, a send queue has room for so many of the largest

@@ -165,3 +165,20 @@ fn files_can_be_read_in_a_sitting_and_lines_on_a_screen() {
         }
     }
 }
+
+/// Each requirement of RFC 6455 names the test that shows it.
+#[test]
+fn the_tests_that_the_documents_name_exist() {
+    let document = fs::read_to_string(root().join("docs/RFC6455.md")).expect("readable");
+    let tests: String = rust_files("tests").into_iter().map(|(_, text)| text).collect();
+    let rows = document.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
+    let mut checked = 0;
+    for row in rows {
+        let shown_by = row.trim_end_matches('|').rsplit('|').next().unwrap_or("");
+        for name in shown_by.split('`').skip(1).step_by(2) {
+            checked += 1;
+            assert!(tests.contains(&format!("fn {name}(")), "docs/RFC6455.md: no test {name}");
+        }
+    }
+    assert!(checked > 25, "the rows were looked at: {checked}");
+}

@@ -1,7 +1,7 @@
 //! What RFC 6455 says that a frame MUST or MUST NOT be, section by section.
 
 use heartwheel::protocol::websocket::{
-    HEADER_BYTES_MAX, Opcode, Reader, Role, TEXT_PONG, WebSocketError as E, encode_header,
+    HEADER_BYTES_MAX, Opcode, Reader, Role, TEXT_PONG, WebSocketError as E, encode_header, mask,
 };
 
 use crate::client::{Ear, Heard, KEY, SERVER, frame};
@@ -185,4 +185,31 @@ fn section_5_7_the_examples() {
     assert_eq!(header(Opcode::Binary, 256), [0x82, 0x7e, 0x01, 0x00]);
     assert_eq!(header(Opcode::Binary, 65_536), [0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]);
     assert_eq!(header(Opcode::Ping, 5), [0x89, 0x05]);
+}
+
+#[test]
+fn section_5_3_masking() {
+    let plain: Vec<u8> = (0..100).map(|index| index * 7).collect();
+    for cut in 0..plain.len() {
+        let mut bytes = plain.clone();
+        let (front, back) = bytes.split_at_mut(cut);
+        mask(front, KEY, 0);
+        mask(back, KEY, cut);
+        let naive = plain.iter().enumerate().map(|(index, byte)| byte ^ KEY[index % 4]);
+        assert!(bytes.iter().copied().eq(naive), "cut at {cut}");
+        mask(&mut bytes, KEY, 0);
+        assert_eq!(bytes, plain);
+    }
+}
+
+#[test]
+fn section_5_6_a_fragment_of_text_may_end_within_a_character() {
+    let text = "a\u{20ac}b".as_bytes();
+    let parts = [frame(0x01, &text[..2], KEY), frame(0x00, &text[2..3], KEY)];
+    let whole = [&parts.concat()[..], &frame(0x80, &text[3..], KEY)].concat();
+    assert_eq!(heard(&whole), [Heard::Text(text.to_vec())]);
+    let cut_short = [&parts.concat()[..], &frame(0x80, b"", KEY)].concat();
+    assert_eq!(refused(&cut_short), Some(E::BadUtf8), "but the message may not");
+    let noise = [frame(0x02, &[0xff], KEY), frame(0x80, &[0xc0], KEY)].concat();
+    assert_eq!(heard(&noise), [Heard::Binary(vec![0xff, 0xc0])]);
 }

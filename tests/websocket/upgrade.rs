@@ -1,6 +1,8 @@
 //! The opening handshake: RFC 6455 section 4.2.1, requirement by requirement.
 
-use heartwheel::protocol::http_upgrade::{Upgrade, read_request};
+use heartwheel::protocol::http_upgrade::{
+    ResponseError, Upgrade, read_request, read_response, request,
+};
 
 const GOOD: &str = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -93,4 +95,81 @@ fn noise_is_refused_early_and_a_dribble_is_bounded() {
     assert_eq!(status(&GOOD.replace("Origin: ", &format!("Origin: {}", "x".repeat(9_000)))), 431);
     assert_eq!(status(&format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(9_000))), 431);
     assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}", "A: b\r\n".repeat(100))), 431);
+}
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+#[test]
+fn section_4_1_a_client_checks_the_answer() {
+    let nonce = *b"0123456789abcdef";
+    let Upgrade::Accepted { response, .. } = read_request(&request("x", "/", nonce)) else {
+        panic!("refused")
+    };
+    let good = String::from_utf8(response).expect("text");
+    let answer = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        read_response(good.replace(from, to).as_bytes(), nonce)
+    };
+    assert_eq!(answer("websocket", "WebSocket"), Ok(Some(good.len())));
+    assert_eq!(answer("101 Switching Protocols", "200 OK"), Err(ResponseError::Status(200)));
+    for (from, to) in [
+        ("Upgrade: websocket\r\n", ""),
+        ("Upgrade: websocket\r\n", "Upgrade: h2c\r\n"),
+        ("Connection: Upgrade\r\n", ""),
+        ("Sec-WebSocket-Accept: ", "Sec-WebSocket-Accept: x"),
+        ("Sec-WebSocket-Accept: ", "X-Accept: "),
+    ] {
+        assert_eq!(answer(from, to), Err(ResponseError::Unproven), "{from:?} -> {to:?}");
+    }
+    for unasked in ["Sec-WebSocket-Extensions: permessage-deflate", "Sec-WebSocket-Protocol: chat"]
+    {
+        let with = format!("{unasked}\r\nConnection: Upgrade\r\n");
+        assert_eq!(answer("Connection: Upgrade\r\n", &with), Err(ResponseError::Unasked));
+    }
+    assert_eq!(read_response(&[0, 1, 2], nonce), Err(ResponseError::Malformed));
+}
+
+#[test]
+fn section_4_2_1_optional_fields_change_nothing() {
+    let granted = |to: &str| match read_request(GOOD.replace("Origin:", to).as_bytes()) {
+        Upgrade::Accepted { response, .. } => String::from_utf8(response).expect("text"),
+        other => panic!("{to}: {other:?}"),
+    };
+    let plain = granted("Origin:");
+    for to in ["X-Origin:", "Sec-WebSocket-Protocol: chat\r\nOrigin:", "Cookie: a=b\r\nOrigin:"] {
+        assert_eq!(granted(to), plain, "{to}");
+    }
+    let absolute = GOOD.replace("GET /chat", "GET http://server.example.com/chat?x=1");
+    assert_eq!(status(&absolute), 101);
+}
+
+#[test]
+fn section_4_2_1_the_key_is_sixteen_bytes_in_base64() {
+    let keys = [
+        (KEY, 101),
+        (" dGhlIHNhbXBsZSBub25jZQ== ", 101),
+        ("AAAAAAAAAAAAAAAAAAAAAA==", 101),
+        ("", 400),
+        ("AAAAAAAAAAAAAAAAAAAA", 400),
+        ("AAAAAAAAAAAAAAAAAAAAAAA=", 400),
+        ("AAAAAAAAAAAAAAAAAAAAAA", 400),
+        ("AAAAAAAAAAAAAAAAAAAAAA=", 400),
+        ("AAAAAAAAAAAAAAAAAAAA-_==", 400),
+        ("AAAAAAAAAAAAAAAAAAAAAA==AAAA", 400),
+    ];
+    for (key, expected) in keys {
+        assert_eq!(status(&GOOD.replace(KEY, key)), expected, "{key:?}");
+    }
+}
+
+#[test]
+fn section_9_extensions_are_not_agreed_on() {
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\nOrigin:";
+    let Upgrade::Accepted { response, .. } =
+        read_request(GOOD.replace("Origin:", offer).as_bytes())
+    else {
+        panic!("an offer is no fault")
+    };
+    let text = String::from_utf8(response).expect("text").to_lowercase();
+    assert!(!text.contains("sec-websocket-extensions"), "{text}");
 }

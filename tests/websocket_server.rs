@@ -29,6 +29,7 @@ on_every_engine! {
     a_silent_client_is_pinged_once_and_lives_if_it_answers,
     a_silent_client_is_told_1001_never_early_and_the_talkative_live,
     faults_get_their_code_and_are_counted,
+    strict_conformance_to_the_byte,
     what_is_no_upgrade_gets_an_answer_and_is_counted,
     the_closing_handshake_is_answered,
     a_stop_is_told_as_1001,
@@ -285,6 +286,102 @@ fn faults_get_their_code_and_are_counted(engine: &str) {
     for (_, _, reason) in faults {
         assert_eq!(count(&counters, &["closed", reason]), 1, "{reason}");
     }
+}
+
+/// Cases as an outside conformance suite has them, strictly: all that was sent before a fault or a
+/// close is answered, in order, then comes the code, then the end. Each is sent whole, and in pieces.
+fn strict_conformance_to_the_byte(engine: &str) {
+    let server = start(engine, &["--echo", "--max-frame", "16MiB"]);
+    let large = vec![b'*'; 256 << 10];
+    let echo = |first: u8, payload: &[u8]| {
+        let mut bytes = frame(first, payload);
+        bytes[1] &= 0x7f;
+        let key = bytes.len() - payload.len() - 4;
+        bytes.drain(key..key + 4);
+        bytes
+    };
+    let bye = |code: u16| frame(0x88, &code.to_be_bytes());
+    let (text, ping, end) = (frame(0x81, b"Hello"), frame(0x89, b"p"), bye(1000));
+    let (hello, pong) = (echo(0x81, b"Hello"), echo(0x8a, b"p"));
+    let told = |code: u16| echo(0x88, &code.to_be_bytes());
+    let failed = vec![hello.clone(), told(1002)];
+    let cases: Vec<(&str, Vec<Vec<u8>>, Vec<Vec<u8>>)> = vec![
+        ("1.1.1", vec![frame(0x81, b""), end.clone()], vec![echo(0x81, b""), told(1000)]),
+        ("1.2.6", vec![frame(0x82, &large), end.clone()], vec![echo(0x82, &large), told(1000)]),
+        ("2.5", vec![frame(0x89, &[0xfe; 126]), end.clone()], vec![told(1002)]),
+        ("2.8", vec![frame(0x8a, b"unsolicited"), end.clone()], vec![told(1000)]),
+        (
+            "3.2",
+            vec![text.clone(), frame(0xa1, b"x"), ping.clone()],
+            vec![hello.clone(), told(1002)],
+        ),
+        (
+            "4.1.3",
+            vec![text.clone(), vec![0x85, 0x80], ping.clone()],
+            vec![hello.clone(), told(1002)],
+        ),
+        (
+            "4.2.3",
+            vec![text.clone(), vec![0x8d, 0x80], ping.clone()],
+            vec![hello.clone(), told(1002)],
+        ),
+        (
+            "5.6",
+            vec![frame(0x01, b"Hel"), ping.clone(), frame(0x80, b"lo"), end.clone()],
+            vec![pong.clone(), hello.clone(), told(1000)],
+        ),
+        ("5.9", vec![frame(0x80, b"x"), text.clone()], vec![told(1002)]),
+        (
+            "5.15",
+            vec![frame(0x01, b"Hel"), frame(0x80, b"lo"), frame(0x00, b"x"), text.clone()],
+            vec![hello.clone(), told(1002)],
+        ),
+        ("6.3.1", vec![frame(0x81, b"\xce\xba\xed\xa0\x80edited")], vec![told(1007)]),
+        ("7.1.2", vec![end.clone(), end.clone()], vec![told(1000)]),
+        ("7.1.3", vec![end.clone(), ping.clone()], vec![told(1000)]),
+        ("7.1.5", vec![frame(0x01, b"x"), end.clone(), frame(0x80, b"y")], vec![told(1000)]),
+        (
+            "7.1.6",
+            vec![frame(0x81, &large), end.clone(), ping.clone()],
+            vec![echo(0x81, &large), told(1000)],
+        ),
+        ("7.3.1", vec![frame(0x88, b"")], vec![echo(0x88, b"")]),
+        ("7.3.2", vec![frame(0x88, b"a")], vec![told(1002)]),
+        ("7.5.1", vec![frame(0x88, b"\x03\xe8\xce\xba\xed\xa0")], vec![told(1007)]),
+        ("7.7.13", vec![bye(4999)], vec![told(4999)]),
+        ("7.9.3", vec![bye(1005)], vec![told(1002)]),
+    ];
+    // All at once: who was told of a fault has a second to close himself.
+    std::thread::scope(|scope| {
+        for (case, sent, expected) in &cases {
+            let (sent, server) = (sent.concat(), &server);
+            for piece_bytes in [sent.len(), sent.len() / 150 + 1] {
+                let sent = sent.clone();
+                scope.spawn(move || {
+                    let answers = answers_to(server, sent, piece_bytes);
+                    assert!(answers == expected.concat(), "{case} in pieces of {piece_bytes}");
+                });
+            }
+        }
+    });
+    server.stop();
+}
+
+/// All that the server says to these bytes, until it closes.
+fn answers_to(server: &Server, bytes: Vec<u8>, piece_bytes: usize) -> Vec<u8> {
+    let mut socket = connect(server);
+    let stream = socket.get_mut();
+    let mut writer = stream.try_clone().expect("a copy");
+    let writing = std::thread::spawn(move || {
+        // It may be over before all is written: what follows a fault is not read.
+        bytes.chunks(piece_bytes).all(|piece| writer.write_all(piece).is_ok())
+    });
+    let (mut answers, mut buffer) = (Vec::new(), [0; 4_096]);
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        answers.extend_from_slice(&buffer[..count]);
+    }
+    writing.join().expect("no panic");
+    answers
 }
 
 fn what_is_no_upgrade_gets_an_answer_and_is_counted(engine: &str) {

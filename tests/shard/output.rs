@@ -56,6 +56,18 @@ fn a_message_larger_than_the_queue_still_goes_out() {
     assert_eq!(world.sent_to(client), message);
 }
 
+/// `--max-frame` may allow WebSockets more than the length field of a TCP frame can state.
+#[test]
+fn the_largest_frame_of_tcp_is_echoed_whatever_websockets_may_send() {
+    let policy = Policy { echo: true, frame_bytes_max: 16 << 20, ..Policy::default() };
+    let mut world = World::new(policy);
+    let client = world.connect();
+    let message = encode(&Frame::Data(&[9; 65_534]));
+    assert_eq!(message[..2], [0xff, 0xff]);
+    world.receive(client, &message);
+    assert_eq!(world.sent_to(client), message);
+}
+
 #[test]
 fn a_client_that_takes_nothing_is_closed_after_the_stall_timeout() {
     let policy = Policy { echo: true, stall_timeout: ms(700), ..Policy::default() };

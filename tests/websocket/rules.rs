@@ -189,7 +189,7 @@ fn section_5_7_the_examples() {
 
 #[test]
 fn section_5_3_masking() {
-    let plain: Vec<u8> = (0..100).map(|index| index * 7).collect();
+    let plain: Vec<u8> = (0..100_u8).map(|index| index.wrapping_mul(7)).collect();
     for cut in 0..plain.len() {
         let mut bytes = plain.clone();
         let (front, back) = bytes.split_at_mut(cut);

@@ -24,12 +24,13 @@ fn complaint(output: &Output) -> String {
 
 #[test]
 fn flags_that_cannot_work_are_refused_with_the_cure() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["--sweep", "magic"], "block-wheel"),
         (&["--engine", "windows"], "uring"),
         (&["--heartbeat-interval", "90s", "--idle-timeout", "60s"], "three intervals"),
         (&["--idle-timeout", "50ms", "--heartbeat-interval", "10ms"], "tick"),
         (&["--tick", "10us"], "at least"),
+        (&["--server-ping", "--heartbeat-interval", "60s", "--idle-timeout", "60200ms"], "PONG"),
         (&["--listen", "127.0.0.1:7400"], "tcp://"),
         (&["--listen", "tcp://localhost"], "IP address"),
         (&["--keepalive", "1h"], "IDLE,INTERVAL,COUNT"),

@@ -87,6 +87,7 @@ impl World {
             frame_bytes_max: 600,
             echo: flavour & 2 == 0,
             expiry: flavour & 4 == 0,
+            server_ping: flavour & 128 != 0,
             ..Policy::default()
         };
         let strategy = Strategy::ALL[usize::from(flavour >> 3) % Strategy::ALL.len()];

@@ -14,6 +14,36 @@ pub const UPGRADE_HEADER_BYTES_MAX: usize = 8 * 1024;
 /// Header fields that it may have.
 pub const UPGRADE_HEADERS_MAX: usize = 64;
 
+/// The longest ticket, in bytes.
+pub const TICKET_BYTES_MAX: usize = 1_024;
+
+/// The shortest key that makes tickets, in bytes.
+pub const TICKET_KEY_BYTES_MIN: usize = 16;
+
+/// Tickets with a nonce that are remembered until they expire; one more is refused.
+pub const SPENT_TICKETS_MAX: usize = 1 << 20;
+
+/// The longest header of the PROXY protocol, in bytes, with all that it may carry beside addresses.
+pub const PROXY_HEADER_BYTES_MAX: usize = 2_048;
+
+/// Slots in which a shard plans heartbeats ahead; a power of two.
+pub const CALENDAR_SLOTS: usize = 4_096;
+
+/// Slots of the server's own heartbeat interval, unless a tick is longer than one of them.
+pub const SLOTS_PER_INTERVAL: u32 = 128;
+
+/// Slots that are looked at to find a better one than one that is crowded.
+pub const CALENDAR_PROBES: usize = 8;
+
+/// So many heartbeats over the mean, and a quarter of it, make a slot crowded.
+pub const CALENDAR_SLACK: u64 = 4;
+
+/// The shortest heartbeat interval that clients may ask for, unless the server's own is shorter.
+pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+
+/// The longest heartbeat interval that clients may ask for, unless the server's own is longer.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
+
 /// Replies to heartbeats that one session may have waiting; one more closes it as a flood.
 pub const PENDING_PONGS_MAX: u8 = 16;
 
@@ -139,5 +169,6 @@ const _: () = {
     assert!(RECEIVE_BUFFERS.is_power_of_two());
     assert!(SUBMISSION_ENTRIES.is_power_of_two() && COMPLETION_ENTRIES.is_power_of_two());
     assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES, "a full submission must not overflow");
+    assert!(CALENDAR_SLOTS.is_power_of_two());
     assert!(PING_PAYLOAD_BYTES_MAX + 3 <= crate::outgoing::SMALL_BUFFER_BYTES);
 };

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::ops::Add;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A point in time: nanoseconds since the origin of a [`Clock`]. 64 bits last 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,13 +110,21 @@ impl TickLength {
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
+    unix_at_origin: Duration,
 }
 
 impl Clock {
     /// A clock whose origin is this moment.
     #[expect(clippy::new_without_default, reason = "reading a clock is no default value")]
     pub fn new() -> Clock {
-        Clock { origin: Instant::now() }
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Clock { origin: Instant::now(), unix_at_origin: unix.unwrap_or_default() }
+    }
+
+    /// What the wall clock showed at the origin, since 1970. It may be set later on; this clock
+    /// goes on as if it were not.
+    pub fn unix_at_origin(&self) -> Duration {
+        self.unix_at_origin
     }
 
     /// The present.

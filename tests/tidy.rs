@@ -28,7 +28,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     ("report", &["engine", "ring", "shard"]),
     ("cli", &["sweep", "units"]),
-    ("control", &["engine", "limits", "report", "ring", "session", "shard"]),
+    ("control", &["engine", "limits", "report", "ring", "session", "shard", "sys"]),
     (
         "config",
         &[
@@ -40,7 +40,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "server",
         &[
             "config", "control", "engine", "host", "limits", "report", "ring", "shard", "socket",
-            "sweep", "time",
+            "sweep", "sys", "time",
         ],
     ),
 ];

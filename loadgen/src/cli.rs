@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use heartwheel::protocol::Protocol;
 
+use crate::plan::Phase;
 use crate::slo::Slo;
 use crate::units::{parse_count, parse_duration, parse_share};
 use crate::wire::WsHeartbeat;
@@ -68,6 +69,14 @@ pub struct Cli {
     /// The share by which each interval is longer or shorter, at random
     #[arg(long, value_name = "P", default_value = "10%", value_parser = parse_share)]
     pub jitter: f64,
+
+    /// Ask for that interval in HELLO, and keep what WELCOME answers, with the timeout that follows
+    #[arg(long, requires = "interval", conflicts_with_all = ["no_hello", "idle_timeout"])]
+    pub negotiate: bool,
+
+    /// When clients beat first: at a random time within an interval, or all after one, as a herd
+    #[arg(long, value_name = "uniform|herd", default_value = "uniform")]
+    pub phase: Phase,
 
     /// The steady state, after all are open and warmed up
     #[arg(short, long, value_name = "D", default_value = "30s", value_parser = parse_duration)]

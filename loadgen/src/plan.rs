@@ -20,6 +20,17 @@ pub struct Plan {
     pub jitter: f64,
     /// How many clients fall silent.
     pub silent: u32,
+    /// When clients beat first.
+    pub phase: Phase,
+}
+
+/// When clients beat for the first time after their opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Phase {
+    /// At a random time within an interval.
+    Uniform,
+    /// An interval later: whoever connects at once also beats at once.
+    Herd,
 }
 
 /// Keeps the random numbers of different questions apart.
@@ -38,9 +49,12 @@ impl Plan {
     }
 
     /// How long after its opening `client` beats for the first time: a random phase, so that
-    /// those who connected at once do not beat at once.
+    /// those who connected at once do not beat at once, unless a herd is wanted.
     pub fn first_beat_after(&self, client: u32, interval: Duration) -> Duration {
-        interval.mul_f64(self.uniform(Question::Phase, client, 0))
+        match self.phase {
+            Phase::Uniform => interval.mul_f64(self.uniform(Question::Phase, client, 0)),
+            Phase::Herd => interval,
+        }
     }
 
     /// How long after its last activity `client`, which has beaten `beats` times, beats again.
@@ -88,7 +102,14 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     fn plan(clients: u32, silent: u32) -> Plan {
-        Plan { seed: 7, clients, connect_rate_per_s: 1_000, jitter: 0.1, silent }
+        Plan {
+            seed: 7,
+            clients,
+            connect_rate_per_s: 1_000,
+            jitter: 0.1,
+            silent,
+            phase: Phase::Uniform,
+        }
     }
 
     #[test]

@@ -136,7 +136,8 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
     let most = u64::from(heartwheel::limits::SLOTS_PER_RING_MAX);
     // Direct descriptors do not count as the process's own: the limit bounds each ring's table.
     let slots = descriptors.clamp(1, most);
-    let interval_ms = cli.interval.map_or(0, |interval| interval.as_millis() as u32);
+    let wanted = cli.interval.filter(|_| cli.negotiate);
+    let interval_ms = wanted.map_or(0, |interval| interval.as_millis() as u32);
     Ok(Task {
         plan: Plan {
             seed: cli.seed,
@@ -144,6 +145,7 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
             connect_rate_per_s: cli.connect_rate,
             jitter: cli.jitter,
             silent: cli.silent_count(),
+            phase: cli.phase,
         },
         target,
         sources: Sources::new(&cli.source_addresses()?, target, cli.connections),
@@ -151,7 +153,8 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
             Protocol::Tcp => Wire::tcp(!cli.no_hello, interval_ms),
             Protocol::WebSocket => Wire::websocket(&target.to_string(), cli.ws_heartbeat, cli.seed),
         },
-        interval: cli.interval,
+        // What was asked for is only a wish.
+        interval: cli.interval.filter(|_| !cli.negotiate),
         idle_timeout: cli.idle_timeout,
         tick: cli.tick,
         open_timeout: cli.open_timeout,

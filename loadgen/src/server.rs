@@ -172,7 +172,7 @@ fn arguments(cli: &Cli) -> Result<Vec<String>> {
         ("--listen", Some(format!("{}://127.0.0.1:0", cli.spoken().scheme()))),
         ("--admin", Some("off".to_owned())),
         ("--max-connections", Some(most.to_string())),
-        ("--heartbeat-interval", cli.interval.map(millis)),
+        ("--heartbeat-interval", cli.interval.filter(|_| !cli.negotiate).map(millis)),
         ("--idle-timeout", cli.idle_timeout.map(millis)),
         ("--tick", Some(millis(cli.tick))),
     ];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use heartwheel::time::Timestamp;
 
@@ -57,6 +58,8 @@ pub struct Stats {
     pub acked: u64,
     /// Answers to nothing.
     pub stray_pongs: u64,
+    /// Terms that the server has changed.
+    pub adjusts: u64,
     /// Messages that were pushed.
     pub pushes: u64,
     /// Messages that break the protocol.
@@ -85,6 +88,8 @@ pub struct Stats {
     pub turn: Latency,
     /// Upper bounds of how late expiries were.
     pub expiry_lateness: Latency,
+    /// Heartbeats in each tenth of a second of the steady state.
+    pub tenths: Vec<u32>,
 }
 
 impl Stats {
@@ -111,6 +116,7 @@ impl Stats {
             sent_late: 0,
             acked: 0,
             stray_pongs: 0,
+            adjusts: 0,
             pushes: 0,
             illegal: 0,
             bytes_sent: 0,
@@ -125,6 +131,7 @@ impl Stats {
             send_lateness: Latency::new(2),
             turn: Latency::new(2),
             expiry_lateness: Latency::new(3),
+            tenths: Vec::new(),
         }
     }
 
@@ -146,9 +153,11 @@ impl Stats {
         self.send_lateness.add(&other.send_lateness);
         self.turn.add(&other.turn);
         self.expiry_lateness.add(&other.expiry_lateness);
+        self.tenths.resize(self.tenths.len().max(other.tenths.len()), 0);
+        self.tenths.iter_mut().zip(&other.tenths).for_each(|(total, part)| *total += part);
     }
 
-    fn counters_mut(&mut self) -> [&mut u64; 25] {
+    fn counters_mut(&mut self) -> [&mut u64; 26] {
         [
             &mut self.opened,
             &mut self.sources_skipped,
@@ -168,6 +177,7 @@ impl Stats {
             &mut self.sent_late,
             &mut self.acked,
             &mut self.stray_pongs,
+            &mut self.adjusts,
             &mut self.pushes,
             &mut self.illegal,
             &mut self.bytes_sent,
@@ -176,6 +186,24 @@ impl Stats {
             &mut self.stale,
             &mut self.left_open,
         ]
+    }
+
+    /// A heartbeat was sent so long after the steady state began.
+    pub fn note_beat(&mut self, after: Duration) {
+        let tenth = (after.as_millis() / 100) as usize;
+        if tenth >= self.tenths.len() {
+            self.tenths.resize(tenth + 1, 0);
+        }
+        self.tenths[tenth] += 1;
+    }
+
+    /// The most heartbeats in a tenth of a second of the steady state, over their mean. The last
+    /// tenth may not be whole.
+    pub fn peak_to_mean(&self) -> Option<f64> {
+        let (_, whole) = self.tenths.split_last()?;
+        let peak = whole.iter().copied().max()?;
+        let sum: u64 = whole.iter().map(|&beats| u64::from(beats)).sum();
+        (sum > 0).then(|| f64::from(peak) * whole.len() as f64 / sum as f64)
     }
 
     /// How many never opened.
@@ -275,11 +303,11 @@ mod tests {
             *counter = value as u64 + 1;
         }
         other.failed.insert("refused", 3);
-        other.rtt.record(std::time::Duration::from_micros(5));
+        other.rtt.record(Duration::from_micros(5));
         one.add(&other);
         one.add(&other);
         let doubled: Vec<u64> = one.counters_mut().into_iter().map(|counter| *counter).collect();
-        assert_eq!(doubled, (1..=25).map(|value| value * 2).collect::<Vec<_>>());
+        assert_eq!(doubled, (1..=26).map(|value| value * 2).collect::<Vec<_>>());
         assert_eq!((one.failed["refused"], one.rtt.count()), (6, 2));
     }
 }

@@ -26,6 +26,15 @@ pub enum Incoming {
         /// After this silence it expires the session.
         idle_timeout_ms: u32,
     },
+    /// The session goes on under other terms.
+    Adjust {
+        /// The interval to keep.
+        interval_ms: u32,
+        /// After this silence the server expires the session.
+        idle_timeout_ms: u32,
+        /// The next heartbeat is to come so long from now.
+        next_in_ms: u32,
+    },
     /// A heartbeat was answered.
     Pong,
     /// To be answered with these bytes.
@@ -284,6 +293,9 @@ fn meaning(frame: Frame<'_>) -> Result<Incoming, Illegal> {
         Frame::Push { id, .. } => Incoming::Push(owned(&Frame::PushAck { id })),
         Frame::Data(_) => Incoming::Data,
         Frame::GoAway { .. } => Incoming::GoAway,
+        Frame::Adjust { interval_ms, idle_timeout_ms, next_in_ms } => {
+            Incoming::Adjust { interval_ms, idle_timeout_ms, next_in_ms }
+        }
         Frame::Hello { .. } | Frame::PushAck { .. } => return Err(Illegal),
     })
 }

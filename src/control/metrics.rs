@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use crate::engine::{EngineCounters, EngineReport};
 use crate::ring::RingCounters;
 use crate::shard::{CloseReason, Refusal, Totals};
+use crate::sys;
 
 /// One scrape.
 pub(super) fn render(reports: &[EngineReport]) -> String {
@@ -18,7 +19,7 @@ pub(super) fn render(reports: &[EngineReport]) -> String {
         for (shard, report) in reports.iter().enumerate() {
             record(&shard.to_string(), report);
         }
-        if let Some(bytes) = resident_bytes() {
+        if let Some(bytes) = sys::resident_bytes() {
             metrics::describe_gauge!("process_resident_memory_bytes", "Resident memory size.");
             gauge!("process_resident_memory_bytes").set(bytes as f64);
         }
@@ -102,13 +103,6 @@ fn metric(prefix: &str, name: &str, is_gauge: bool) -> Metric {
         }
         None => Metric::Counter(format!("heartwheel_{prefix}{name}_total")),
     }
-}
-
-/// The process's resident memory, from `/proc/self/statm`.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }
 
 #[cfg(test)]

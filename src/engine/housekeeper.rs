@@ -11,6 +11,7 @@ use crate::limits::{PUBLISH_INTERVAL, STOP_TIMEOUT, SWEEP_US_MAX};
 use crate::ring::RingCounters;
 use crate::shard::Shard;
 use crate::sweep::{Progress, Sweeper};
+use crate::sys;
 use crate::time::{Clock, Tick, TickLength, Timestamp};
 
 /// The pace of one shard.
@@ -94,6 +95,11 @@ impl Housekeeper {
         counters.sweep_us_p999 = self.sweep_us.value_at_quantile(0.999);
         counters.sweep_us_max = self.sweep_us.max();
         counters.cpu_us = thread_cpu_us();
+        if shard.watches_memory()
+            && let Some(bytes) = sys::resident_bytes()
+        {
+            shard.note_memory(bytes);
+        }
         let report = EngineReport { counters: shard.publish().clone(), engine: *counters, ring };
         self.status.write(&report);
         report

@@ -7,13 +7,14 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::housekeeper::Housekeeper;
-use super::{EngineCounters, EngineReport, Mailbox, Status};
+use super::{EngineCounters, EngineReport, Mailbox, Status, peer_address};
 use crate::limits::{EXPIRED_PER_TURN_MAX, QUIET_ROUNDS, ROUNDS_MAX};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
@@ -97,8 +98,10 @@ impl<S: Sweeper> Hub<S> {
         &self,
         link: &Rc<Link>,
         protocol: Protocol,
+        from: SocketAddr,
     ) -> Result<SessionKey, Refusal> {
-        self.shard.borrow_mut().opened(Rc::clone(link), protocol, self.clock.now())
+        let (now, from) = (self.clock.now(), Some(peer_address(from)));
+        self.shard.borrow_mut().opened_from(Rc::clone(link), protocol, from, now)
     }
 
     /// Bytes came. The clock is read here: after they have arrived.

@@ -104,9 +104,9 @@ impl Accepting {
 async fn accept<S: Sweeper + 'static>(hub: Rc<Hub<S>>, listener: TcpListener, protocol: Protocol) {
     while hub.is_accepting() {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 let link = Rc::new(Link::default());
-                match hub.opened(&link, protocol) {
+                match hub.opened(&link, protocol, from) {
                     Ok(key) => drop(tokio_uring::spawn(serve(Rc::clone(&hub), stream, key, link))),
                     // Counted by the shard, and closed by being dropped: nothing is in flight.
                     Err(_refusal) => drop(stream),

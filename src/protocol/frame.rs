@@ -38,6 +38,8 @@ pub enum Kind {
     Data = 7,
     /// The server says good-bye.
     GoAway = 8,
+    /// The server changes the terms of a session.
+    Adjust = 9,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             6 => Kind::PushAck,
             7 => Kind::Data,
             8 => Kind::GoAway,
+            9 => Kind::Adjust,
             _ => return None,
         })
     }
@@ -66,6 +69,7 @@ impl Kind {
             Kind::PushAck => (8, 8),
             Kind::Data => (0, TCP_FRAME_BYTES_MAX),
             Kind::GoAway => (6, 6),
+            Kind::Adjust => (12, 12),
         }
     }
 }
@@ -113,6 +117,15 @@ pub enum Frame<'a> {
         reason: u16,
         /// Come back after this many milliseconds.
         retry_after_ms: u32,
+    },
+    /// The server changes the terms of a session.
+    Adjust {
+        /// The heartbeat interval to keep from now on, in milliseconds.
+        interval_ms: u32,
+        /// After this silence the session is expired, in milliseconds.
+        idle_timeout_ms: u32,
+        /// The next heartbeat is to come so long from now, in milliseconds.
+        next_in_ms: u32,
     },
 }
 
@@ -213,6 +226,11 @@ fn read(kind: Kind, payload: &[u8]) -> Frame<'_> {
             reason: u16::from_be_bytes([payload[0], payload[1]]),
             retry_after_ms: u32_at(payload, 2),
         },
+        Kind::Adjust => Frame::Adjust {
+            interval_ms: u32_at(payload, 0),
+            idle_timeout_ms: u32_at(payload, 4),
+            next_in_ms: u32_at(payload, 8),
+        },
     }
 }
 
@@ -236,6 +254,7 @@ impl Frame<'_> {
             Frame::PushAck { .. } => Kind::PushAck,
             Frame::Data(_) => Kind::Data,
             Frame::GoAway { .. } => Kind::GoAway,
+            Frame::Adjust { .. } => Kind::Adjust,
         }
     }
 
@@ -249,6 +268,7 @@ impl Frame<'_> {
                 Frame::Push { message, .. } => 8 + message.len(),
                 Frame::PushAck { .. } => 8,
                 Frame::GoAway { .. } => 6,
+                Frame::Adjust { .. } => 12,
             }
     }
 
@@ -285,6 +305,11 @@ impl Frame<'_> {
             Frame::GoAway { reason, retry_after_ms } => {
                 writer.put(&reason.to_be_bytes());
                 writer.put(&retry_after_ms.to_be_bytes());
+            }
+            Frame::Adjust { interval_ms, idle_timeout_ms, next_in_ms } => {
+                writer.put(&interval_ms.to_be_bytes());
+                writer.put(&idle_timeout_ms.to_be_bytes());
+                writer.put(&next_in_ms.to_be_bytes());
             }
         }
         total

@@ -16,6 +16,7 @@
 mod buffers;
 mod connect;
 mod error;
+mod peer_name;
 mod restrictions;
 mod setup;
 mod tag;
@@ -33,7 +34,8 @@ pub use self::buffers::Buffer;
 use self::buffers::BufferRing;
 use self::connect::AddressArena;
 pub use self::error::{KERNEL_NEEDED, RingError};
-pub use self::setup::{RingConfig, RingRole, probe_client, probe_server};
+use self::peer_name::PeerNames;
+pub use self::setup::{RingConfig, RingRole, probe_asking_server, probe_client, probe_server};
 pub use self::tag::{Op, Tag};
 use crate::counters::counters;
 use crate::outgoing::Outgoing;
@@ -96,6 +98,7 @@ pub struct Ring {
     in_flight: HashMap<u32, Outgoing>,
     backlog: VecDeque<squeue::Entry>,
     addresses: AddressArena,
+    peer_names: PeerNames,
     wake_count: Box<u64>,
     has_min_wait: bool,
     counters: RingCounters,
@@ -115,6 +118,7 @@ impl Ring {
             in_flight: HashMap::new(),
             backlog: VecDeque::new(),
             addresses: AddressArena::new(),
+            peer_names: PeerNames::default(),
             wake_count: Box::new(0),
             has_min_wait,
             counters: RingCounters::default(),
@@ -318,7 +322,7 @@ impl Ring {
                 let _ = self.after_submit(outcome);
             }
             // SAFETY: what the entry points to is static, or owned by `self` until the completion
-            // (bytes in flight, the wake count), or until the submission (addresses).
+            // (bytes in flight, the wake count, names of peers), or until the submission (addresses).
             if unsafe { self.io.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -375,6 +379,7 @@ impl Drop for Ring {
             // Better lost than written to by a late request.
             std::mem::forget(self.buffers.take());
             std::mem::forget(std::mem::take(&mut self.in_flight));
+            std::mem::forget(std::mem::take(&mut self.peer_names));
             std::mem::forget(std::mem::take(&mut self.wake_count));
         }
     }

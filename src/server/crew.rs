@@ -16,7 +16,7 @@ use crate::engine::{
 };
 use crate::host;
 use crate::limits::{DESCRIPTORS_RESERVED, SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
-use crate::shard::{Admission, Policy, Shard};
+use crate::shard::{Admission, Auth, Bounds, Policy, Shard};
 use crate::socket::{Listen, ListenError, Listener, free_address, listeners};
 use crate::sweep::{AnySweeper, Strategy};
 use crate::time::{Clock, Tick};
@@ -160,8 +160,11 @@ impl Crew {
         sockets: Sockets,
         events: &Sender<Event>,
     ) -> io::Result<()> {
-        let admission = Admission::new(config.max_connections.min(plan.capacity));
+        let connections_max = config.max_connections.min(plan.capacity);
+        let admission = Admission::with(Bounds { connections_max, ..config.bounds });
         let clock = Clock::new();
+        let auth = config.keys.clone().map(|keys| Auth::new(keys, clock.unix_at_origin()));
+        let policy = Policy { auth, ..config.policy.clone() };
         let mut by_ring = sockets.by_ring.into_iter();
         for (number, member) in self.members.iter_mut().enumerate() {
             let Some(mailbox) = member.mailbox.take() else { continue };
@@ -174,7 +177,7 @@ impl Crew {
                 socket: config.socket,
                 tuning: Tuning { slots: plan.slots, ..config.tuning },
                 status: Arc::clone(&member.status),
-                policy: config.policy.clone(),
+                policy: policy.clone(),
                 sweep: config.sweep,
                 capacity: plan.sessions_per_shard(),
                 admission: Arc::clone(&admission),

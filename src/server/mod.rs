@@ -16,8 +16,9 @@ use crate::control::{AdminAddress, AdminListener, Control, ServerHandle};
 use crate::engine::{DoesNotFit, EngineError, EngineKind, EngineReport};
 use crate::host;
 use crate::report::FinalLine;
-use crate::ring::{RingError, probe_server};
+use crate::ring::{RingError, probe_asking_server, probe_server};
 use crate::socket::ListenError;
+use crate::sys;
 
 /// Why the server could not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,17 @@ pub enum ServerError {
         address: String,
         /// What the kernel said.
         source: std::io::Error,
+    },
+    /// Nobody could ever be let in.
+    #[error(
+        "--memory-limit {limit}: the server itself has {resident} bytes already, before anybody \
+         has come; allow more"
+    )]
+    Memory {
+        /// How much there may be.
+        limit: u64,
+        /// How much there is.
+        resident: u64,
     },
     /// A shard's engine failed.
     #[error("shard {shard}: {source}")]
@@ -105,6 +117,10 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
     let descriptor_limit =
         host::raise_descriptor_limit().map_err(system("raising RLIMIT_NOFILE"))?;
     let (engine, has_io_uring) = choose_engine(config.engine)?;
+    if engine == EngineKind::Uring && config.needs_addresses() {
+        probe_asking_server()?;
+    }
+    check_memory(config)?;
     let plan = Plan::new(config, engine, descriptor_limit)?;
     let needed = plan.descriptors(config);
     if needed > descriptor_limit {
@@ -142,6 +158,15 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
     drop(control);
     signals.close();
     outcome
+}
+
+/// Whether there is room for anybody below `--memory-limit`.
+fn check_memory(config: &Config) -> Result<(), ServerError> {
+    let resident = sys::resident_bytes().unwrap_or(0);
+    match config.bounds.memory_bytes_max {
+        Some(limit) if limit <= resident => Err(ServerError::Memory { limit, resident }),
+        _ => Ok(()),
+    }
 }
 
 /// The engine that was asked for, if this host has what it needs; and whether it has io_uring.

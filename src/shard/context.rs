@@ -1,6 +1,7 @@
 //! What a session may reach of its shard while it reads.
 
 use super::Effect;
+use super::calendar::Calendar;
 use super::counters::Counters;
 use super::output::BufferPool;
 use super::policy::Policy;
@@ -14,6 +15,8 @@ pub(super) struct Context<'a> {
     pub(super) buffers: &'a mut BufferPool,
     pub(super) effects: &'a mut Vec<Effect>,
     pub(super) senders: &'a mut Vec<SessionKey>,
+    /// Where heartbeats are flattened.
+    pub(super) calendar: Option<&'a mut Calendar>,
     pub(super) shard: u8,
     pub(super) key: SessionKey,
     pub(super) now: Timestamp,

@@ -54,6 +54,16 @@ counters! {
         data_echoed: sum,
         /// PUSH_ACKs received.
         push_acks_received: sum,
+        /// Clients that were told other times for their heartbeats.
+        adjusts_sent: sum,
+        /// Heartbeats in the last whole heartbeat interval.
+        heartbeats_per_interval: gauge,
+        /// The most of them that came in one tick.
+        heartbeats_per_tick_peak: gauge,
+        /// Ticks in that interval.
+        ticks_per_interval: gauge,
+        /// Headers of the PROXY protocol that were read.
+        proxy_headers_received: sum,
         /// Memory that messages keep which wait behind a send, in bytes.
         send_queue_bytes: gauge,
         /// Sends that took only a part of their bytes.

@@ -44,7 +44,7 @@ impl Policy {
             return (NEVER, CloseReason::Expired);
         }
         let base = match session.phase {
-            Phase::AwaitingHello => {
+            Phase::AwaitingProxy | Phase::AwaitingHello => {
                 let timeout = self.hello_timeout.min(self.idle_timeout);
                 (session.opened_at + timeout, CloseReason::HelloTimeout)
             }

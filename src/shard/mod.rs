@@ -16,6 +16,10 @@
 //! - A session is in the sweeper exactly as long as it is not [`Phase::Closing`].
 //! - An index is reused only after `released`: until then the engine may still report on it.
 
+mod admission;
+mod auth;
+mod beats;
+mod calendar;
 mod closing;
 mod context;
 mod counters;
@@ -24,7 +28,9 @@ mod output;
 mod ping;
 mod policy;
 mod pongs;
+mod proxied;
 mod tcp;
+mod terms;
 mod websocket;
 
 use std::sync::Arc;
@@ -32,16 +38,21 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use self::admission::{AcceptRate, Admission, Bounds};
+pub use self::auth::Auth;
+use self::beats::BeatMeter;
+use self::calendar::Calendar;
 use self::closing::End;
 use self::context::Context;
 pub use self::counters::{Counters, Law, Totals};
 use self::deadline::DeadlineCache;
 use self::output::BufferPool;
 pub use self::output::SendFailed;
-pub use self::policy::{Activity, Admission, Policy};
+pub use self::policy::{Activity, Policy};
 use crate::limits::EXPIRED_PER_TURN_MAX;
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
+use crate::protocol::address::PeerAddress;
 pub use crate::session::{CloseReason, Refusal};
 use crate::session::{Phase, Sending, Session, SessionKey, SessionTable};
 use crate::sweep::{Progress, Sweeper};
@@ -103,6 +114,11 @@ pub struct Shard<S, C> {
     deadlines: DeadlineCache,
     /// Sessions with a send of their own in flight since the last tick: the stalled among them.
     senders: Vec<SessionKey>,
+    beats: BeatMeter,
+    /// Where heartbeats are flattened.
+    calendar: Option<Box<Calendar>>,
+    /// Whom a limit counts each session for, by its index; empty where none does.
+    counted_for: Vec<PeerAddress>,
     expired: Vec<u32>,
     stopping: bool,
     /// All sessions below this index have been closed by `stop`.
@@ -118,8 +134,12 @@ impl<S: Sweeper, C> Shard<S, C> {
         sweeper: S,
         capacity: usize,
     ) -> Shard<S, C> {
+        let calendar = policy.flatten.then(|| Box::new(Calendar::new(&policy)));
         Shard {
             number,
+            beats: BeatMeter::new(&policy),
+            calendar,
+            counted_for: Vec::new(),
             policy,
             admission,
             sessions: SessionTable::with_capacity(capacity),
@@ -145,25 +165,39 @@ impl<S: Sweeper, C> Shard<S, C> {
         protocol: Protocol,
         now: Timestamp,
     ) -> Result<SessionKey, Refusal> {
+        self.opened_from(connection, protocol, None, now)
+    }
+
+    /// The same, and from where it came. To be called where [`Shard::needs_addresses`].
+    ///
+    /// # Errors
+    /// Why it was refused; that is counted already.
+    pub fn opened_from(
+        &mut self,
+        connection: C,
+        protocol: Protocol,
+        from: Option<PeerAddress>,
+        now: Timestamp,
+    ) -> Result<SessionKey, Refusal> {
         self.counters.accepted += 1;
-        let refusal = if self.stopping {
-            Some(Refusal::Stopping)
-        } else if !self.admission.enter() {
-            Some(Refusal::MaxConnections)
-        } else {
-            None
+        let phase = match self.admit(from, now) {
+            Ok(phase) => phase,
+            Err(refusal) => {
+                self.counters.rejected[refusal as usize] += 1;
+                return Err(refusal);
+            }
         };
-        if let Some(refusal) = refusal {
-            self.counters.rejected[refusal as usize] += 1;
-            return Err(refusal);
-        }
         let idle_timeout_ms = millis(self.policy.idle_timeout);
-        let session = Session::new(connection, protocol, now, idle_timeout_ms);
+        let mut session = Session::new(connection, protocol, now, idle_timeout_ms);
+        session.phase = phase;
         let deadline = self.policy.deadline(&session);
         let key = self.sessions.insert(session);
         self.counters.opened += 1;
         self.counters.open += 1;
         self.sweeper.insert(key.index, deadline);
+        if let (Phase::AwaitingHello, Some(from)) = (phase, from) {
+            self.note_counted_for(key, from);
+        }
         Ok(key)
     }
 
@@ -185,6 +219,13 @@ impl<S: Sweeper, C> Shard<S, C> {
         }
         session.note_activity(now);
         self.counters.bytes_received += bytes.len() as u64;
+        let bytes = match session.phase {
+            Phase::AwaitingProxy => match self.receive_header(key, bytes, now) {
+                Some(rest) => rest,
+                None => return,
+            },
+            _ => bytes,
+        };
         let Some((session, mut context)) = self.split(key, now) else { return };
         let outcome = match session.protocol {
             Protocol::Tcp => tcp::receive(session, bytes, &mut context).map_err(End::Close),
@@ -209,6 +250,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             buffers: &mut self.buffers,
             effects: &mut self.effects,
             senders: &mut self.senders,
+            calendar: self.calendar.as_deref_mut(),
             shard: self.number,
             key,
             now,
@@ -247,6 +289,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Some(session) => {
                 debug_assert_eq!(session.phase, Phase::Closing, "only the closed are released");
                 self.admission.leave();
+                self.forget_counted_for(key);
                 self.counters.released += 1;
             }
             None => self.counters.stale_events += 1,
@@ -257,6 +300,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Whether it got to the end; if not, call again in the next turn.
     pub fn advance(&mut self, now: Timestamp) -> Progress {
         self.mark_stalled(now);
+        self.beats.tick(self.policy.tick.current(now), &mut self.counters);
         let mut expired = std::mem::take(&mut self.expired);
         let tick = self.policy.tick.current(now);
         let progress = self.sweeper.advance(tick, EXPIRED_PER_TURN_MAX, &mut expired);

@@ -1,15 +1,18 @@
 //! A toy engine around one shard: it does at once what the shard wants, in virtual time.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use heartwheel::outgoing::Outgoing;
 use heartwheel::protocol::Protocol;
+use heartwheel::protocol::address::PeerAddress;
 use heartwheel::protocol::frame::Frame;
 use heartwheel::protocol::http_upgrade::request;
 use heartwheel::session::SessionKey;
 use heartwheel::shard::{
-    Admission, CloseReason, Counters, Effect, Policy, ReceiveEnd, Refusal, SendFailed, Shard,
+    Admission, CloseReason, Counters, Effect, Policy, ReceiveEnd, Refusal, SendFailed, SessionView,
+    Shard,
 };
 use heartwheel::sweep::{AnySweeper, Progress, Strategy};
 use heartwheel::time::{Tick, Timestamp};
@@ -39,6 +42,7 @@ pub struct World {
     /// Peers that read nothing.
     pub deaf: bool,
     counted: Vec<u64>,
+    taken_bytes: u64,
 }
 
 impl World {
@@ -47,9 +51,13 @@ impl World {
     }
 
     pub fn with_limit(policy: Policy, limit: usize) -> World {
+        World::with_admission(policy, Admission::new(limit))
+    }
+
+    pub fn with_admission(policy: Policy, admission: Arc<Admission>) -> World {
         let sweeper = AnySweeper::new(Strategy::DEFAULT, 1_000, Tick(0));
         World {
-            shard: Shard::new(3, policy, Admission::new(limit), sweeper, 1_000),
+            shard: Shard::new(3, policy, admission, sweeper, 1_000),
             now: Timestamp::from_nanos(1_234_567),
             sent: HashMap::new(),
             closed: HashMap::new(),
@@ -57,11 +65,16 @@ impl World {
             sizes: VecDeque::new(),
             deaf: false,
             counted: vec![0; CloseReason::COUNT],
+            taken_bytes: 0,
         }
     }
 
     pub fn try_connect(&mut self) -> Result<SessionKey, Refusal> {
         self.shard.opened((), Protocol::Tcp, self.now)
+    }
+
+    pub fn connect_from(&mut self, from: Option<PeerAddress>) -> Result<SessionKey, Refusal> {
+        self.shard.opened_from((), Protocol::Tcp, from, self.now)
     }
 
     pub fn connect(&mut self) -> SessionKey {
@@ -196,6 +209,17 @@ impl World {
         self.sent.get(&key).map_or(&[], Vec::as_slice)
     }
 
+    /// What was sent since this was asked last.
+    pub fn take_sent_to(&mut self, key: SessionKey) -> Vec<u8> {
+        let sent = self.sent.remove(&key).unwrap_or_default();
+        self.taken_bytes += sent.len() as u64;
+        sent
+    }
+
+    pub fn view(&self, key: SessionKey) -> SessionView {
+        self.shard.view(key, self.now).expect("it is open")
+    }
+
     pub fn closed_for(&self, key: SessionKey) -> Option<CloseReason> {
         self.closed.get(&key).copied()
     }
@@ -211,6 +235,6 @@ impl World {
         assert_eq!(self.shard.counters().heartbeats_pending, self.shard.count_pending());
         assert_eq!(self.shard.counters().send_queue_bytes, self.shard.count_queued_bytes());
         let bytes: usize = self.sent.values().map(Vec::len).sum();
-        assert_eq!(self.shard.counters().bytes_sent, bytes as u64);
+        assert_eq!(self.shard.counters().bytes_sent, self.taken_bytes + bytes as u64);
     }
 }

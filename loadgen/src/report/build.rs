@@ -175,6 +175,8 @@ fn heartbeats(evidence: &Evidence<'_>) -> Heartbeats {
         acked: stats.acked,
         missing: stats.sent.saturating_sub(stats.acked),
         sent_late: stats.sent_late,
+        adjusted: stats.adjusts,
+        peak_to_mean: stats.peak_to_mean(),
         stray: stats.stray_pongs,
         rate_per_s: steady.map_or(0.0, |steady| per(steady.acked as f64, steady.length)),
         interval_ms: (terms_ms.0 > 0).then_some(terms_ms.0),

@@ -128,6 +128,10 @@ pub struct Heartbeats {
     pub missing: u64,
     /// Sent more than 10 ms after they were due.
     pub sent_late: u64,
+    /// Times that the server told a client another time for its next one.
+    pub adjusted: u64,
+    /// The most in a tenth of a second of the steady state, over the mean of all tenths.
+    pub peak_to_mean: Option<f64>,
     /// Answers to nothing.
     pub stray: u64,
     /// Answered in a second of the steady state.

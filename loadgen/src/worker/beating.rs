@@ -29,6 +29,7 @@ impl Worker {
         self.stats.sent_late += u64::from(late > limits::SENT_LATE);
         if due >= self.phases.steady_at {
             self.stats.send_lateness.record(late);
+            self.stats.note_beat(now.since(self.phases.steady_at));
         }
 
         let client = &mut self.clients[index as usize];

@@ -267,7 +267,13 @@ impl Worker {
             Op::Receive => self.received(ring, completion, now),
             Op::Send => self.sent(tag.index, completion.result, completion.outgoing),
             Op::Close => self.closed(tag.index),
-            Op::Cancel | Op::Wake | Op::Accept | Op::SendOwned | Op::Poll | Op::ReceiveOnce => {}
+            Op::Cancel
+            | Op::Wake
+            | Op::PeerName
+            | Op::Accept
+            | Op::SendOwned
+            | Op::Poll
+            | Op::ReceiveOnce => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! What arrives: bytes, the end of a connection, and receives that have to be armed again.
 
+use std::time::Duration;
+
 use heartwheel::ring::{Buffer, Completion};
 use heartwheel::time::Timestamp;
 use rustix::io::Errno;
@@ -68,6 +70,7 @@ impl Worker {
         let mut incoming = std::mem::take(&mut self.incoming);
         // WELCOME is no traffic of an open client: its first heartbeat keeps its random phase.
         let heard = !incoming.is_empty() && self.clients[index as usize].state == State::Open;
+        let mut next_beat = None;
         for message in incoming.drain(..) {
             match message {
                 Incoming::Pong => self.ponged(index, now),
@@ -75,6 +78,10 @@ impl Worker {
                     if self.clients[index as usize].state == State::Greeting {
                         self.opened(index, Some((interval_ms, idle_timeout_ms)), now);
                     }
+                }
+                Incoming::Adjust { interval_ms, idle_timeout_ms, next_in_ms } => {
+                    self.adjust(index, interval_ms, idle_timeout_ms);
+                    next_beat = Some(now + Duration::from_millis(u64::from(next_in_ms)));
                 }
                 // The silent are as good as dead: they acknowledge nothing.
                 Incoming::Reply(_) | Incoming::Push(_) if self.is_silent(index, now) => {}
@@ -96,7 +103,22 @@ impl Worker {
         }
         self.incoming = incoming;
         if heard && self.clients[index as usize].state == State::Open {
-            self.postpone_beat(index, now);
+            match next_beat {
+                Some(due) => self.schedule.file(index, due),
+                None => self.postpone_beat(index, now),
+            }
+        }
+    }
+
+    /// The server has changed the terms: those hold that were not given on the command line.
+    fn adjust(&mut self, index: u32, interval_ms: u32, idle_timeout_ms: u32) {
+        self.stats.adjusts += 1;
+        let client = &mut self.clients[index as usize];
+        if self.task.interval.is_none() {
+            client.interval_ms = interval_ms.max(1);
+        }
+        if self.task.idle_timeout.is_none() {
+            client.idle_timeout_ms = idle_timeout_ms;
         }
     }
 

@@ -4,6 +4,7 @@ use super::connection::{Connection, Step};
 use super::member::NOBODY;
 use super::{MAIN, UringEngine};
 use crate::engine::Arming;
+use crate::protocol::address::PeerAddress;
 use crate::ring::{Completion, Op, Tag};
 use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed};
@@ -28,6 +29,7 @@ impl<S: Sweeper> UringEngine<S> {
             Op::Send => self.on_send(completion, now),
             Op::Accept => self.on_accept(ring, &completion, now),
             Op::Close => self.on_close(ring, completion.tag),
+            Op::PeerName => self.on_peer_name(ring, &completion, now),
             Op::Wake => {
                 self.woken = true;
                 self.listen_to_bell();
@@ -97,10 +99,9 @@ impl<S: Sweeper> UringEngine<S> {
             slot @ 0.. => {
                 let slot = slot as u32;
                 member.slot_taken(now, &mut self.counters);
-                let protocol = member.protocol(completion.tag.index);
-                match self.shard.opened(Connection::new(ring as u16, slot), protocol, now) {
-                    Ok(key) => self.arm(key),
-                    Err(_refusal) => member.ring.close(slot, Tag::new(Op::Close, 0, NOBODY)),
+                match self.shard.needs_addresses() {
+                    true => member.ask_peer_name(slot, completion.tag.index),
+                    false => self.open(ring, slot, completion.tag.index, None, now),
                 }
             }
             error if error == -libc::ENFILE => {
@@ -118,6 +119,32 @@ impl<S: Sweeper> UringEngine<S> {
         }
         if !completion.more && self.members[ring].arm_listeners() {
             self.counters.accepts_rearmed += 1;
+        }
+    }
+
+    /// The kernel has told from where the connection in a slot comes, or has not.
+    fn on_peer_name(&mut self, ring: usize, completion: &Completion, now: Timestamp) {
+        let name = self.members[ring].ring.take_peer_name(completion);
+        let from = name.and_then(|name| PeerAddress::from_sockaddr(&*name));
+        let Tag { index: slot, generation: listener, .. } = completion.tag;
+        self.open(ring, slot, listener, from, now);
+    }
+
+    /// Makes a session of an accepted connection, or closes it.
+    fn open(
+        &mut self,
+        ring: usize,
+        slot: u32,
+        listener: u32,
+        from: Option<PeerAddress>,
+        now: Timestamp,
+    ) {
+        let member = &mut self.members[ring];
+        let protocol = member.protocol(listener);
+        let connection = Connection::new(ring as u16, slot);
+        match self.shard.opened_from(connection, protocol, from, now) {
+            Ok(key) => self.arm(key),
+            Err(_refusal) => member.ring.close(slot, Tag::new(Op::Close, 0, NOBODY)),
         }
     }
 

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 
+use socket2::SockRef;
+
 use crate::engine::{EngineCounters, Tuning};
 use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
 use crate::protocol::Protocol;
@@ -40,21 +42,33 @@ pub(super) struct Member {
 
 struct Accepting {
     listener: Listener,
+    ipv6: bool,
     armed: bool,
 }
 
+impl Accepting {
+    fn new(listener: Listener) -> Accepting {
+        let address = SockRef::from(&listener.socket).local_addr();
+        let ipv6 = address.is_ok_and(|address| address.is_ipv6());
+        Accepting { listener, ipv6, armed: false }
+    }
+}
+
 impl Member {
-    pub(super) fn new(listeners: Vec<Listener>, tuning: &Tuning) -> Result<Member, RingError> {
+    pub(super) fn new(
+        role: RingRole,
+        listeners: Vec<Listener>,
+        tuning: &Tuning,
+    ) -> Result<Member, RingError> {
         let ring = Ring::new(&RingConfig {
-            role: RingRole::Server,
+            role,
             slots: tuning.slots,
             submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
             completion_entries: tuning.completion_entries,
             buffers: tuning.buffers,
             buffer_bytes: tuning.buffer_bytes,
         })?;
-        let listeners =
-            listeners.into_iter().map(|listener| Accepting { listener, armed: false }).collect();
+        let listeners = listeners.into_iter().map(Accepting::new).collect();
         Ok(Member {
             ring,
             listeners,
@@ -67,6 +81,13 @@ impl Member {
             hasty: false,
             quiet: false,
         })
+    }
+
+    /// Has the kernel tell from where the connection in `slot` comes that `listener` has accepted.
+    pub(super) fn ask_peer_name(&mut self, slot: u32, listener: u32) {
+        let ipv6 = self.listeners.get(listener as usize).is_some_and(|accepting| accepting.ipv6);
+        self.ring.peer_name(slot, ipv6, Tag::new(Op::PeerName, listener, slot));
+        self.hasty = true;
     }
 
     /// Arms every listener that should be armed and is not. Whether any should be.

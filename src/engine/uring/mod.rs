@@ -23,7 +23,7 @@ use crate::engine::{
     EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Tuning, pin_to,
 };
 use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX};
-use crate::ring::{Completion, Op, RingCounters, RingError, Tag, Wait};
+use crate::ring::{Completion, Op, RingCounters, RingError, RingRole, Tag, Wait};
 use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::{Clock, TickLength, Timestamp};
@@ -61,9 +61,13 @@ impl<S: Sweeper> UringEngine<S> {
             pin_to(core)
                 .map_err(|source| EngineError::Setup { what: "pinning a thread", source })?;
         }
+        let role = match shard.needs_addresses() {
+            true => RingRole::AskingServer,
+            false => RingRole::Server,
+        };
         let mut members = Vec::with_capacity(config.listeners.len());
         for listeners in config.listeners {
-            let member = Member::new(listeners, &config.tuning)?;
+            let member = Member::new(role, listeners, &config.tuning)?;
             if members.len() != MAIN {
                 member.ring.signal_by(mailbox.bell())?;
             }

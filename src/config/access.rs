@@ -1,4 +1,4 @@
-//! Who may come in: the keys of tickets, the limits for newcomers, and the proxies that are trusted.
+//! Who may come in: the keys of tickets, the limits for newcomers, the proxies that are trusted.
 
 use std::fs;
 use std::net::IpAddr;

@@ -228,8 +228,8 @@ impl Config {
         } else if heartbeat_min > heartbeat_max {
             "--heartbeat-min is above --heartbeat-max: nothing lies between"
         } else if !(heartbeat_min..=heartbeat_max).contains(&heartbeat_interval) {
-            "--heartbeat-interval does not lie between --heartbeat-min and --heartbeat-max: move one \
-             of them"
+            "--heartbeat-interval does not lie between --heartbeat-min and --heartbeat-max: move \
+             one of them"
         } else if heartbeat_max.mul_f64(timeout_factor) > MILLIS_MAX {
             "--heartbeat-max times --timeout-factor is more than 49 days, which is where the \
              timeouts end that can be told: lower one of them"

@@ -306,6 +306,7 @@ fn an_address_has_its_share(engine: &str) {
     assert_eq!(count(&counters, &["rejected", "address_unknown"]), 0);
 }
 
+#[expect(clippy::print_stderr, reason = "whoever runs it is told what was not tested")]
 fn an_ipv6_64_is_one_address(engine: &str) {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         eprintln!("NOT TESTED: this host has no IPv6 loopback");

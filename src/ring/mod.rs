@@ -322,7 +322,8 @@ impl Ring {
                 let _ = self.after_submit(outcome);
             }
             // SAFETY: what the entry points to is static, or owned by `self` until the completion
-            // (bytes in flight, the wake count, names of peers), or until the submission (addresses).
+            // (bytes in flight, the wake count, names of peers), or until the submission
+            // (addresses).
             if unsafe { self.io.submission().push(&entry) }.is_ok() {
                 return;
             }

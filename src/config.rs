@@ -13,9 +13,9 @@ use crate::cli::ServeArgs;
 use crate::control::AdminAddress;
 use crate::engine::{Arming, EngineKind, Tuning};
 use crate::limits::{
-    COMPLETION_ENTRIES, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES, HEARTBEAT_MAX, HEARTBEAT_MIN,
-    RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX, SLOTS_PER_RING_MAX,
-    TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
+    ANSWER_TICKS_MIN, COMPLETION_ENTRIES, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES, HEARTBEAT_MAX,
+    HEARTBEAT_MIN, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX,
+    SLOTS_PER_RING_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
 };
 use crate::protocol::Protocol;
 use crate::protocol::ticket::KeyRing;
@@ -179,7 +179,7 @@ impl Config {
             ));
         }
         let answer_time = policy.idle_timeout - policy.heartbeat_interval;
-        let answer_time_min = 4 * policy.tick.as_duration();
+        let answer_time_min = ANSWER_TICKS_MIN * policy.tick.as_duration();
         if policy.server_ping && answer_time < answer_time_min {
             return conflict(format!(
                 "--server-ping leaves a client {answer_time:?} for its PONG, from \

@@ -26,6 +26,9 @@ pub const SPENT_TICKETS_MAX: usize = 1 << 20;
 /// The longest header of the PROXY protocol, in bytes, with all that it may carry beside addresses.
 pub const PROXY_HEADER_BYTES_MAX: usize = 2_048;
 
+/// Ticks that a client has at least to answer a PING of the server.
+pub const ANSWER_TICKS_MIN: u32 = 4;
+
 /// Slots in which a shard plans heartbeats ahead; a power of two.
 pub const CALENDAR_SLOTS: usize = 4_096;
 

@@ -346,7 +346,7 @@ mod tests {
             (&[0, 0], FrameError::LengthZero),
             (&[0xff, 0xff], FrameError::Oversize),
             (&[0, 5, 0], FrameError::KindZero),
-            (&[0, 5, 9], FrameError::KindUnknown),
+            (&[0, 5, 10], FrameError::KindUnknown),
             (&[0, 127, 3], FrameError::PayloadLength),
             (&[0, 127, 4], FrameError::PayloadLength),
             (&[0, 5, 1], FrameError::PayloadLength),

@@ -25,7 +25,7 @@ impl Auth {
     /// `unix_at_zero`: what a wall clock showed at the origin of all timestamps, since 1970. A
     /// shard has no wall clock: it is taken to go on like the shard's own from there.
     pub fn new(keys: KeyRing, unix_at_zero: Duration) -> Arc<Auth> {
-        Arc::new(Auth { keys, unix_at_zero, spent: Mutex::default() })
+        Arc::new(Auth { keys, unix_at_zero, spent: Mutex::new(Spent::new(SPENT_TICKETS_MAX)) })
     }
 
     /// Whether a token lets its bearer in now. A ticket with a nonce does so once.
@@ -57,14 +57,19 @@ impl Auth {
 type Name = [u8; 16];
 
 /// The tickets with a nonce that were used and have not expired yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Spent {
+    names_max: usize,
     names: HashSet<Name>,
     /// By the second in which they expire, the first on top.
     by_expiry: BinaryHeap<Reverse<(u64, Name)>>,
 }
 
 impl Spent {
+    fn new(names_max: usize) -> Spent {
+        Spent { names_max, names: HashSet::new(), by_expiry: BinaryHeap::new() }
+    }
+
     fn spend(&mut self, mac: [u8; MAC_BYTES], exp: u64, unix_s: u64) -> Result<(), CloseReason> {
         while let Some(Reverse((expired, name))) = self.by_expiry.peek().copied()
             && expired <= unix_s
@@ -78,7 +83,7 @@ impl Spent {
             return Err(CloseReason::AuthReplayed);
         }
         // One that cannot be remembered could be used again.
-        if self.names.len() >= SPENT_TICKETS_MAX {
+        if self.names.len() >= self.names_max {
             return Err(CloseReason::AuthSpentFull);
         }
         self.names.insert(name);
@@ -99,15 +104,15 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded_and_forgotten_when_it_has_expired() {
-        let mut spent = Spent::default();
-        let count = SPENT_TICKETS_MAX as u64;
+        let count = 1_000;
+        let mut spent = Spent::new(count as usize);
         for number in 0..count {
             assert_eq!(spent.spend(name(number), 100 + number % 2, 50), Ok(()));
         }
         assert_eq!(spent.spend(name(3), 101, 50), Err(CloseReason::AuthReplayed));
         assert_eq!(spent.spend(name(count), 101, 99), Err(CloseReason::AuthSpentFull));
         assert_eq!(spent.spend(name(count), 101, 100), Ok(()));
-        assert_eq!(spent.names.len(), SPENT_TICKETS_MAX / 2 + 1);
+        assert_eq!(spent.names.len(), 501);
         assert_eq!(spent.names.len(), spent.by_expiry.len());
         assert_eq!(spent.spend(name(3), 101, 100), Err(CloseReason::AuthReplayed));
     }

@@ -25,14 +25,14 @@ impl Policy {
             && self.server_ping
             && session.phase == Phase::Live
             && session.server_ping == ServerPing::NotDue;
-        asks.then(|| session.last_activity + self.heartbeat_interval)
+        asks.then(|| session.last_activity + self.interval_of(session))
     }
 
     /// After how long a silence a live session with nothing unfinished is due for anything.
     #[inline]
     pub(super) fn silence_ms<C>(&self, session: &Session<C>) -> u32 {
         match self.server_ping && session.server_ping == ServerPing::NotDue {
-            true => millis(self.heartbeat_interval).min(session.idle_timeout_ms),
+            true => millis(self.interval_of(session)).min(session.idle_timeout_ms),
             false => session.idle_timeout_ms,
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::millis;
 use super::policy::Policy;
+use crate::limits::ANSWER_TICKS_MIN;
 use crate::session::Session;
 
 /// The terms of a session, as the wire tells them.
@@ -23,12 +24,22 @@ impl Policy {
                 idle_timeout_ms: millis(self.idle_timeout),
             };
         }
-        let (min, max) = (millis(self.heartbeat_min), millis(self.heartbeat_max));
+        let min = millis(self.heartbeat_min.max(self.interval_min()));
+        let max = millis(self.heartbeat_max);
         let interval_ms = wanted_ms.max(min).min(max.max(min));
         let timeout_ms = (f64::from(interval_ms) * self.timeout_factor).ceil();
         // Beyond its range, a conversion gives the end of the range.
-        let idle_timeout_ms = (timeout_ms as u32).max(millis(self.tick.as_duration()));
-        Terms { interval_ms, idle_timeout_ms }
+        Terms { interval_ms, idle_timeout_ms: timeout_ms as u32 }
+    }
+
+    /// With a shorter interval the timeout would be below a tick, or with `--server-ping` too close
+    /// behind the PING to answer that.
+    fn interval_min(&self) -> Duration {
+        let tick = self.tick.as_duration();
+        match self.server_ping {
+            true => (tick * ANSWER_TICKS_MIN).div_f64(self.timeout_factor - 1.0),
+            false => tick.div_f64(self.timeout_factor),
+        }
     }
 
     /// The interval that a session keeps. It follows from its timeout, so that the session need

@@ -99,6 +99,40 @@ fn timeouts_that_differ_are_each_kept_exactly() {
     }
 }
 
+/// The PING of the server comes after the session's own interval, not the server's.
+#[test]
+fn who_has_an_interval_of_his_own_is_asked_after_that() {
+    let mut world = World::new(Policy { server_ping: true, ..policy() });
+    let wanted = [0, 300, 1_000, 8_000];
+    let clients = wanted.map(|_| world.connect());
+    for (client, wanted) in clients.into_iter().zip(wanted) {
+        world.receive(client, &hello(wanted));
+        world.take_sent_to(client);
+    }
+    let cases = [(2_000, 5_000), (300, 750), (1_000, 2_500), (8_000, 20_000)];
+    let begun = world.now;
+    let mut asked = [None; 4];
+    while clients.iter().any(|&client| world.closed_for(client).is_none()) {
+        world.advance(ms(1));
+        let silent_ms = world.now.since(begun).as_millis();
+        for (index, &client) in clients.iter().enumerate() {
+            if world.take_sent_to(client) == PING {
+                assert_eq!(asked[index].replace(silent_ms), None, "once");
+            }
+            let (interval_ms, timeout_ms) = cases[index];
+            if world.closed_for(client).is_some() {
+                let asked = asked[index].expect("nobody is given up who was not asked");
+                assert!((interval_ms..=interval_ms + 101).contains(&asked), "{asked}");
+            } else {
+                assert!(silent_ms <= timeout_ms + 101, "{silent_ms} of {timeout_ms}");
+            }
+        }
+    }
+    assert_eq!(world.counters().closed_for(CloseReason::Expired), 4);
+    assert_eq!(world.counters().expired_early, 0);
+    world.check_laws();
+}
+
 /// The most heartbeats in a tick over the mean, in the last of some intervals of a herd.
 fn peak_to_mean(flatten: bool) -> f64 {
     let mut world = World::new(Policy { flatten, ..policy() });

@@ -114,6 +114,7 @@ fn who_has_an_interval_of_his_own_is_asked_after_that() {
     let mut asked = [None; 4];
     while clients.iter().any(|&client| world.closed_for(client).is_none()) {
         world.advance(ms(1));
+        world.settle();
         let silent_ms = world.now.since(begun).as_millis();
         for (index, &client) in clients.iter().enumerate() {
             if world.take_sent_to(client) == PING {

@@ -56,6 +56,39 @@ fn a_clean_run_balances_on_both_sides() {
     assert_eq!(outcome.report["engine"], "uring");
 }
 
+/// The interval is asked for in HELLO, and what WELCOME grants is kept and held to.
+#[test]
+fn a_negotiated_interval_is_kept_and_so_is_the_timeout_that_follows() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    let flags = "-c 200 -i 400ms --negotiate --silent 5% -d 3s";
+    let outcome = finish(start(&format!("{flags} --server-args=--heartbeat-min=300ms")));
+    expect_clean(&outcome, 200.0, 10.0);
+    assert!((outcome.number("heartbeats.interval_ms") - 400.0).abs() < 0.5, "{}", outcome.report);
+    assert!((outcome.number("expiry.idle_timeout_ms") - 1_200.0).abs() < 0.5);
+}
+
+/// A herd beats as one until the server tells it to scatter.
+#[test]
+fn a_herd_is_seen_and_follows_what_adjust_says() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    let flags = "-c 400 --connect-rate 10k --phase herd --jitter 0% -i 2s --idle-timeout 6s \
+                 --warmup 4500ms -d 4s";
+    let herd = finish(start(flags));
+    expect_clean(&herd, 400.0, 0.0);
+    let flat = finish(start(&format!("{flags} --server-args=--flatten")));
+    expect_clean(&flat, 400.0, 0.0);
+    let (before, after) =
+        (herd.number("heartbeats.peak_to_mean"), flat.number("heartbeats.peak_to_mean"));
+    assert!(before > 6.0 && after < before / 2.0, "{before} {after}");
+    assert!(flat.number("heartbeats.adjusted") > 100.0 && herd.number("heartbeats.adjusted") < 0.5);
+}
+
 /// The same plan and the same judgement over WebSocket, with both kinds of heartbeats.
 #[test]
 fn a_clean_run_over_websocket_balances_too() {

@@ -66,7 +66,10 @@ fn any_header() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn what_others_build_is_read_as_they_read_it(bytes in any_header(), more in vec(any::<u8>(), 0..9)) {
+    fn what_others_build_is_read_as_they_read_it(
+        bytes in any_header(),
+        more in vec(any::<u8>(), 0..9),
+    ) {
         let followed = [&bytes[..], &more].concat();
         prop_assert_eq!(ours(&followed), oracle(&followed));
     }

@@ -16,6 +16,7 @@ mod oracle;
 mod plan;
 mod report;
 mod run;
+mod scenario;
 mod schedule;
 mod server;
 mod slo;

@@ -21,6 +21,8 @@ use crate::limits;
 use crate::live::Live;
 use crate::plan::Plan;
 use crate::report::{self, Evidence, Report};
+use crate::scenario::admin::{Admin, Answer};
+use crate::scenario::{Kind, Scenario};
 use crate::server::Server;
 use crate::stats::Snapshot;
 use crate::wire::Wire;
@@ -82,11 +84,24 @@ pub fn run(cli: &Cli) -> Result<Report> {
         kernel: kernel::sample(),
     };
 
+    let admin = admin(cli, server.as_ref(), &task)?;
     let crew = Crew::start(&task)?;
     let rings = crew.rings;
-    let mut conductor = Conductor { cli, task: &task, crew, server, server_pid, live, interrupted };
+    let mut conductor = Conductor {
+        cli,
+        task: &task,
+        crew,
+        server,
+        server_pid,
+        live,
+        interrupted,
+        admin,
+        next_event: 0,
+        draining: false,
+        answers: Vec::new(),
+    };
     let ending = conductor.conduct();
-    let Conductor { crew, server, interrupted, .. } = conductor;
+    let Conductor { crew, server, interrupted, answers, .. } = conductor;
     let last = crew.snapshot();
     let terms_ms = (last.interval_ms, last.idle_timeout_ms);
     let ending = match ending {
@@ -111,8 +126,28 @@ pub fn run(cli: &Cli) -> Result<Report> {
         notes: ending.notes,
         interrupted: interrupted.load(Ordering::Relaxed),
         server_pid,
+        answers,
+        steady_at: steady_at(&task),
         terms_ms,
     }))
+}
+
+fn steady_at(task: &Task) -> Option<Timestamp> {
+    let at = task.orders.steady_at.load(Ordering::Relaxed);
+    (at != u64::MAX).then(|| Timestamp::from_nanos(at))
+}
+
+/// Whoever asks the control plane, if anything is asked of it.
+fn admin(cli: &Cli, server: Option<&Server>, task: &Arc<Task>) -> Result<Option<Admin>> {
+    if !Scenario::needs_admin(&cli.at) {
+        return Ok(None);
+    }
+    let address = match (cli.target_admin, server) {
+        (Some(address), _) => address,
+        (None, Some(server)) => server.admin()?,
+        (None, None) => unreachable!("checked: a target needs --target-admin"),
+    };
+    Admin::start(address, Arc::clone(task)).map(Some)
 }
 
 fn watch_for_interrupts() -> Result<Arc<AtomicBool>> {
@@ -137,16 +172,30 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
     // Direct descriptors do not count as the process's own: the limit bounds each ring's table.
     let slots = descriptors.clamp(1, most);
     let interval_ms = cli.interval.map_or(0, |interval| interval.as_millis() as u32);
+    let plan = Plan {
+        seed: cli.seed,
+        clients: cli.connections,
+        connect_rate_per_s: cli.connect_rate,
+        jitter: cli.jitter,
+        silent: cli.silent_count(),
+    };
+    let scenario = Scenario {
+        plan,
+        slow: cli.slow_count(),
+        churn_per_s: cli.churn,
+        data_per_s: cli.data,
+        reconnect: cli.reconnect,
+        events: cli.events(),
+    };
+    // A port that was closed here lingers in TIME_WAIT: enough of them that none is needed twice.
+    let opened = u64::from(cli.connections) + scenario.reopenings(cli.duration);
+    let opened = u32::try_from(opened).unwrap_or(u32::MAX);
+    let orders = Orders::new(scenario.events.len());
     Ok(Task {
-        plan: Plan {
-            seed: cli.seed,
-            clients: cli.connections,
-            connect_rate_per_s: cli.connect_rate,
-            jitter: cli.jitter,
-            silent: cli.silent_count(),
-        },
+        plan,
+        scenario,
         target,
-        sources: Sources::new(&cli.source_addresses()?, target, cli.connections),
+        sources: Sources::new(&cli.source_addresses()?, target, opened),
         wire: match cli.spoken() {
             Protocol::Tcp => Wire::tcp(!cli.no_hello, interval_ms),
             Protocol::WebSocket => Wire::websocket(&target.to_string(), cli.ws_heartbeat, cli.seed),
@@ -159,7 +208,7 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
         workers: cli.workers(),
         clock,
         start: clock.now() + Duration::from_millis(50),
-        orders: Orders::new(),
+        orders,
     })
 }
 
@@ -171,10 +220,12 @@ fn warnings(cli: &Cli, task: &Task) -> Vec<String> {
         kernel_ports: capacity.is_none(),
     };
     let mut warnings = advice::warnings(needs);
-    if let Some(capacity) = capacity.filter(|&capacity| capacity < u64::from(cli.connections)) {
+    // A port that is closed here is free again after a minute (TIME_WAIT).
+    let needed = u64::from(cli.connections) + 60 * u64::from(cli.churn);
+    if let Some(capacity) = capacity.filter(|&capacity| capacity < needed) {
         warnings.push(format!(
-            "the source addresses have {capacity} ports for {} clients: name more --source-ips",
-            cli.connections
+            "the source addresses have {capacity} ports, {needed} are needed: name more \
+             --source-ips",
         ));
     }
     warnings
@@ -199,6 +250,12 @@ struct Conductor<'a> {
     server_pid: Option<u32>,
     live: Live,
     interrupted: Arc<AtomicBool>,
+    admin: Option<Admin>,
+    /// The next event that has not been announced.
+    next_event: usize,
+    /// The server was told to drain: it may end.
+    draining: bool,
+    answers: Vec<Answer>,
 }
 
 impl Conductor<'_> {
@@ -211,6 +268,7 @@ impl Conductor<'_> {
             self.hold(&mut ending)?;
         }
         self.fall_quiet(&mut ending)?;
+        self.answers = self.admin.take().map(Admin::finish).unwrap_or_default();
         self.close()?;
         Ok(ending)
     }
@@ -290,7 +348,7 @@ impl Conductor<'_> {
         let seen = from + 2 * limits::SLEEP_MAX;
         let deadline = from + limits::LAST_ANSWERS_MAX;
         self.watch_to_the_end("last answers", ending, |now, snapshot| {
-            now >= seen && (snapshot.acked == snapshot.sent || now >= deadline)
+            now >= seen && (snapshot.acked + snapshot.written_off >= snapshot.sent || now >= deadline)
         })
     }
 
@@ -299,7 +357,7 @@ impl Conductor<'_> {
         while !self.crew.all_ended() {
             std::thread::sleep(Duration::from_millis(5));
             let mut snapshot = self.crew.snapshot();
-            snapshot.closed_by_server = snapshot.opened.saturating_sub(snapshot.alive);
+            snapshot.gone = snapshot.opened.saturating_sub(snapshot.alive);
             self.live.show("closing", &snapshot);
         }
         if self.server.is_some() {
@@ -339,14 +397,38 @@ impl Conductor<'_> {
             if self.crew.any_ended() {
                 return Err(WorkerFailed);
             }
+            self.announce_events();
             if ending.server_died.is_none() {
-                ending.server_died = self.server.as_mut().and_then(Server::ended);
+                let ended = self.server.as_mut().and_then(Server::ended);
+                ending.server_died = ended.filter(|status| !(self.draining && status.success()));
                 if ending.server_died.is_some() {
                     return Ok(());
                 }
             }
             self.live.show(phase, &snapshot);
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Says which events begin, and has the server asked for those that are its own.
+    fn announce_events(&mut self) {
+        let Some(steady_at) = steady_at(self.task) else { return };
+        let quiet = self.task.orders.quiet_at.load(Ordering::Relaxed) != u64::MAX;
+        while let Some(event) = self.task.scenario.events.get(self.next_event) {
+            if quiet || self.task.clock.now() < steady_at + event.at {
+                break;
+            }
+            let what = match event.kind {
+                Kind::Storm(share) => format!("storm: {:.0} % are killed", share * 100.0),
+                Kind::Drain(_) => "drain: the server is told to".to_owned(),
+                Kind::Broadcast(bytes, _) => format!("broadcast of {bytes} B to everybody"),
+            };
+            self.live.say(&format!("--- {:?} of the steady state: {what}", event.at));
+            self.draining |= matches!(event.kind, Kind::Drain(_));
+            if let Some(admin) = &self.admin {
+                admin.ask(self.next_event);
+            }
+            self.next_event += 1;
         }
     }
 

@@ -6,9 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use heartwheel::time::Timestamp;
 
 use crate::latency::Latency;
+use crate::scenario::Event;
+use crate::scenario::account::Account;
 
 /// Counts by reason; reasons are few.
 pub type Reasons = BTreeMap<&'static str, u64>;
+
+/// Counts by reasons that somebody else names.
+pub type Counts = BTreeMap<String, u64>;
 
 /// How connections are closed that were counted as open at the end already.
 pub const AFTER_THE_END: &str = "after the end";
@@ -85,11 +90,13 @@ pub struct Stats {
     pub turn: Latency,
     /// Upper bounds of how late expiries were.
     pub expiry_lateness: Latency,
+    /// Of the scenario.
+    pub scene: Account,
 }
 
 impl Stats {
-    /// Nothing counted.
-    pub fn new() -> Stats {
+    /// Nothing counted, of these events among others.
+    pub fn new(events: &[Event]) -> Stats {
         Stats {
             opened: 0,
             failed: Reasons::new(),
@@ -125,6 +132,7 @@ impl Stats {
             send_lateness: Latency::new(2),
             turn: Latency::new(2),
             expiry_lateness: Latency::new(3),
+            scene: Account::new(events),
         }
     }
 
@@ -146,6 +154,7 @@ impl Stats {
         self.send_lateness.add(&other.send_lateness);
         self.turn.add(&other.turn);
         self.expiry_lateness.add(&other.expiry_lateness);
+        self.scene.add(&other.scene);
     }
 
     fn counters_mut(&mut self) -> [&mut u64; 25] {
@@ -196,8 +205,8 @@ pub struct Published {
     pub opened: AtomicU64,
     /// As in [`Stats`], summed.
     pub failed: AtomicU64,
-    /// As in [`Stats`], summed.
-    pub closed_by_server: AtomicU64,
+    /// Closed, whoever did it, and not opened again.
+    pub gone: AtomicU64,
     /// As in [`Stats`].
     pub expired: AtomicU64,
     /// Provably early, and healthy ones that were closed.
@@ -206,6 +215,8 @@ pub struct Published {
     pub sent: AtomicU64,
     /// As in [`Stats`].
     pub acked: AtomicU64,
+    /// Heartbeats that nobody waits for an answer to.
+    pub written_off: AtomicU64,
     /// The longest idle timeout that a server has told, in milliseconds.
     pub idle_timeout_ms: AtomicU64,
     /// The shortest interval in use, in milliseconds; 0 while there is none.
@@ -222,7 +233,7 @@ pub struct Snapshot {
     /// See [`Published`].
     pub failed: u64,
     /// See [`Published`].
-    pub closed_by_server: u64,
+    pub gone: u64,
     /// See [`Published`].
     pub expired: u64,
     /// See [`Published`].
@@ -231,6 +242,8 @@ pub struct Snapshot {
     pub sent: u64,
     /// See [`Published`].
     pub acked: u64,
+    /// See [`Published`].
+    pub written_off: u64,
     /// The maximum of all.
     pub idle_timeout_ms: u64,
     /// The minimum of all that have one.
@@ -245,11 +258,12 @@ impl Snapshot {
         let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
         self.opened += read(&worker.opened);
         self.failed += read(&worker.failed);
-        self.closed_by_server += read(&worker.closed_by_server);
+        self.gone += read(&worker.gone);
         self.expired += read(&worker.expired);
         self.false_expiries += read(&worker.false_expiries);
         self.sent += read(&worker.sent);
         self.acked += read(&worker.acked);
+        self.written_off += read(&worker.written_off);
         self.alive += read(&worker.alive);
         self.idle_timeout_ms = self.idle_timeout_ms.max(read(&worker.idle_timeout_ms));
         let interval_ms = read(&worker.interval_ms);
@@ -260,7 +274,7 @@ impl Snapshot {
 
     /// Connections that are open now.
     pub fn open(&self) -> u64 {
-        self.opened.saturating_sub(self.closed_by_server)
+        self.opened.saturating_sub(self.gone)
     }
 }
 
@@ -270,7 +284,7 @@ mod tests {
 
     #[test]
     fn sums_are_sums() {
-        let (mut one, mut other) = (Stats::new(), Stats::new());
+        let (mut one, mut other) = (Stats::new(&[]), Stats::new(&[]));
         for (value, counter) in other.counters_mut().into_iter().enumerate() {
             *counter = value as u64 + 1;
         }

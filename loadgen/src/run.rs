@@ -348,7 +348,8 @@ impl Conductor<'_> {
         let seen = from + 2 * limits::SLEEP_MAX;
         let deadline = from + limits::LAST_ANSWERS_MAX;
         self.watch_to_the_end("last answers", ending, |now, snapshot| {
-            now >= seen && (snapshot.acked + snapshot.written_off >= snapshot.sent || now >= deadline)
+            now >= seen
+                && (snapshot.acked + snapshot.written_off >= snapshot.sent || now >= deadline)
         })
     }
 

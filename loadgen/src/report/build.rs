@@ -194,9 +194,7 @@ fn heartbeats(evidence: &Evidence<'_>) -> Heartbeats {
         acked: stats.acked,
         cut_off: stats.scene.cut_off,
         unread: stats.scene.unread,
-        missing: stats
-            .sent
-            .saturating_sub(stats.acked + stats.scene.cut_off + stats.scene.unread),
+        missing: stats.sent.saturating_sub(stats.acked + stats.scene.cut_off + stats.scene.unread),
         sent_late: stats.sent_late,
         stray: stats.stray_pongs,
         rate_per_s: steady.map_or(0.0, |steady| per(steady.acked as f64, steady.length)),

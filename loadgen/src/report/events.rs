@@ -126,10 +126,7 @@ pub fn events(evidence: &Evidence<'_>) -> Vec<EventSection> {
 }
 
 pub fn push(evidence: &Evidence<'_>) -> Push {
-    let mut push = Push {
-        unexpected: evidence.stats.scene.pushes_unexpected,
-        ..Push::default()
-    };
+    let mut push = Push { unexpected: evidence.stats.scene.pushes_unexpected, ..Push::default() };
     let mut latency = Latency::new(2);
     let asked = evidence.task.scenario.events.iter().zip(&evidence.stats.scene.events);
     for (event, happened) in asked {

@@ -8,8 +8,7 @@ use super::{Backoff, Event, Kind, PAYLOAD_BYTES_MIN};
 use crate::limits::BROADCAST_BYTES_MAX;
 use crate::units::{self, parse_duration, parse_share};
 
-const CURE: &str =
-    "write it like 30s:storm:50%, 60s:drain, 60s:drain:10s, 10s:broadcast:1KiB or \
+const CURE: &str = "write it like 30s:storm:50%, 60s:drain, 60s:drain:10s, 10s:broadcast:1KiB or \
                     10s:broadcast:1KiB:5s";
 
 /// Parses `TIME:storm:SHARE`, `TIME:drain[:SPREAD]` or `TIME:broadcast:BYTES[:SPREAD]`.
@@ -64,7 +63,10 @@ pub fn parse_backoff(text: &str) -> Result<Backoff> {
         .and_then(|times| times.split_once(".."))
         .context("write it like exp:1s..30s,full-jitter")?;
     let (first, most) = (parse_duration(first)?, parse_duration(most)?);
-    ensure!(!first.is_zero() && first <= most, "{first:?}..{most:?}: the first time is the shorter");
+    ensure!(
+        !first.is_zero() && first <= most,
+        "{first:?}..{most:?}: the first time is the shorter"
+    );
     Ok(Backoff { first, most })
 }
 
@@ -81,8 +83,18 @@ mod tests {
         assert_eq!(event, Event { at: at(500), kind: Kind::Broadcast(1_024, Some(at(2_000))) });
         assert_eq!(parse_event("1m:drain").unwrap().kind, Kind::Drain(None));
         for bad in [
-            "", "30s", "30:storm:50%", "30s:storm", "30s:storm:0%", "30s:storm:200%", "5s:flood",
-            "5s:drain:1s:2s", "5s:broadcast", "5s:broadcast:1", "5s:broadcast:64KiB", "5s:drain:x",
+            "",
+            "30s",
+            "30:storm:50%",
+            "30s:storm",
+            "30s:storm:0%",
+            "30s:storm:200%",
+            "5s:flood",
+            "5s:drain:1s:2s",
+            "5s:broadcast",
+            "5s:broadcast:1",
+            "5s:broadcast:64KiB",
+            "5s:drain:x",
         ] {
             assert!(parse_event(bad).is_err(), "{bad}");
         }

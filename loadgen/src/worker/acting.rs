@@ -207,8 +207,7 @@ impl Worker {
             false => self.progress.retry_after.remove(&index).unwrap_or(0),
         };
         let client = &self.clients[index as usize];
-        let wait =
-            self.task.scenario.wait(self.planned(index), client.generation, client.failures);
+        let wait = self.task.scenario.wait(self.planned(index), client.generation, client.failures);
         let at = now + wait + Duration::from_millis(u64::from(told));
         if at < self.phases.quiet_at {
             self.schedule.file(index, at);

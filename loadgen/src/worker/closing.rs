@@ -54,7 +54,7 @@ impl Worker {
     /// A slot is empty. It may not have held a socket (a connect that failed early): so be it.
     pub(super) fn closed(&mut self, index: u32, result: i32, now: Timestamp) {
         let client = &mut self.clients[index as usize];
-        if Errno::from_raw_os_error(-result) == Errno::CANCELED {
+        if result == -Errno::CANCELED.raw_os_error() {
             // The reset could not be prepared: without one, then.
             return self.group.close(index, client.generation);
         }

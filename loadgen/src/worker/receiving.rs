@@ -4,8 +4,8 @@ use heartwheel::ring::{Buffer, Completion, Op};
 use heartwheel::time::Timestamp;
 use rustix::io::Errno;
 
-use super::opening::reason;
 use super::client::{Again, cause};
+use super::opening::reason;
 use super::{State, Worker};
 use crate::limits;
 use crate::oracle::{self, Duty, Ending, Verdict};

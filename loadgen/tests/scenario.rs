@@ -87,17 +87,14 @@ fn a_server_that_takes_nobody_back_leaves_them_away() {
 
 #[test]
 fn whoever_is_drained_comes_back_no_earlier_than_told() {
-    let outcome =
-        run(Manners::GOOD, "--at 500ms:drain --reconnect exp:1ms..200ms,full-jitter -d 4s");
+    let outcome = run(Manners::GOOD, "--at 500ms:drain --reconnect exp:1ms..200ms,full-jitter");
     let numbers = [("reconnect.drained", CLIENTS), ("expiry.false", 0.0), ("reconnect.away", 0.0)];
     expect(&outcome, 0, &numbers);
     assert_eq!(of_event(&outcome, "affected"), CLIENTS, "the silent are told, too");
     assert_eq!(outcome.number("reconnect.reopened"), CLIENTS - 10.0, "but they do not come back");
-    // The first to come back: no wait of less than the server said is in the plan.
-    let told_at = of_event(&outcome, "affected_within_ms");
-    let earliest = RETRY_AFTER.as_millis() as f64 - told_at;
-    assert!(outcome.report["events"][0]["recovered_after_ms"].is_null());
-    assert!(earliest > 0.0, "the drain took too long to tell: {told_at}");
+    // Without the server's word nobody would have waited for more than a millisecond.
+    let back_after = of_event(&outcome, "recovered_after_ms");
+    assert!(back_after >= RETRY_AFTER.as_millis() as f64, "{back_after}");
 }
 
 #[test]
@@ -137,8 +134,11 @@ fn a_broadcast_is_accounted_for_on_both_sides() {
 #[test]
 fn a_push_that_was_lost_is_missing() {
     let manners = Manners { control: Control::Loses, ..Manners::GOOD };
-    let outcome = run(manners, "--silent 0% --at 500ms:broadcast:64");
-    expect(&outcome, 99, &[("push.missing", 3.0), ("push.missing_by.not received", 3.0)]);
+    let outcome = run(manners, "--at 500ms:broadcast:64");
+    // The first three may be silent ones.
+    let missing = outcome.number("push.missing");
+    assert!((1.0..=3.0).contains(&missing), "{missing}");
+    expect(&outcome, 99, &[("push.missing_by.not received", missing)]);
     assert!(blames(&outcome, "did not receive"));
 }
 
@@ -153,7 +153,7 @@ fn a_push_that_came_twice_is_told() {
 #[test]
 fn an_account_that_does_not_add_up_is_a_broken_law() {
     let manners = Manners { control: Control::Boasts, ..Manners::GOOD };
-    let outcome = run(manners, "--silent 0% --at 500ms:broadcast:64");
+    let outcome = run(manners, "--at 500ms:broadcast:64");
     expect(&outcome, 99, &[("push.missing", 0.0)]);
     assert!(blames(&outcome, "server: pushes requested"), "{}", outcome.report["reasons"]);
 }
@@ -169,12 +169,14 @@ fn a_control_plane_that_refuses_fails_the_run() {
 #[test]
 fn churn_closes_and_opens_again() {
     let outcome = run(Manners::GOOD, "--churn 100");
-    let numbers = [("expiry.expired", 10.0), ("expiry.false", 0.0), ("reconnect.away", 0.0)];
+    let numbers = [("expiry.expired", 10.0), ("expiry.false", 0.0)];
     expect(&outcome, 0, &numbers);
     let churned = outcome.number("reconnect.churned");
     let skipped = outcome.number("reconnect.churn_skipped");
     assert!((250.0..=310.0).contains(&(churned + skipped)), "3 s of 100/s: {churned} {skipped}");
-    assert_eq!(outcome.number("connections.reopened"), churned);
+    let away = outcome.number("reconnect.away");
+    assert_eq!(outcome.number("connections.reopened") + away, churned);
+    assert!(away < 5.0, "only the last ones may not be back: {away}");
 }
 
 #[test]

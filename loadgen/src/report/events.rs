@@ -25,7 +25,8 @@ pub struct EventSection {
     pub affected_within_ms: Option<u64>,
     /// Back again, or with the message received.
     pub recovered: u64,
-    /// When the last of them was, counted from the event; `null` until all are.
+    /// When the last of them was, counted from the event; `null` until all are who come back: the
+    /// silent do not, and after a drain nobody does without `--reconnect`.
     pub recovered_after_ms: Option<u64>,
     /// Round trips that ended in the calm before.
     pub rtt_p999_before_us: Option<u64>,
@@ -103,7 +104,7 @@ pub fn events(evidence: &Evidence<'_>) -> Vec<EventSection> {
         .map(|(number, (event, happened))| {
             let began = evidence.steady_at.map(|at| at + event.at);
             let since = |at: Timestamp| began.map(|began| millis(at.since(began)));
-            let done = happened.affected > 0 && happened.recovered >= happened.affected;
+            let done = happened.to_recover > 0 && happened.recovered >= happened.to_recover;
             let told = !matches!(event.kind, Kind::Broadcast(..)) && happened.affected > 0;
             let p999 = |rtt: Option<&Latency>| rtt.and_then(|rtt| rtt.percentile_us(99.9));
             let (before, during) = (p999(scene.before(number)), p999(scene.during(number)));

@@ -62,6 +62,8 @@ pub struct Happened {
     pub affected: u64,
     /// The last of them.
     pub last_affected: Timestamp,
+    /// Those of them who are to come back, or to receive.
+    pub to_recover: u64,
     /// Back again, or with the message received.
     pub recovered: u64,
     /// The last of them.
@@ -82,6 +84,7 @@ impl Account {
         let happened = Happened {
             affected: 0,
             last_affected: Timestamp::ZERO,
+            to_recover: 0,
             recovered: 0,
             last_recovered: Timestamp::ZERO,
             acked: 0,
@@ -166,6 +169,7 @@ impl Happened {
     fn add(&mut self, other: &Happened) {
         self.affected += other.affected;
         self.last_affected = self.last_affected.max(other.last_affected);
+        self.to_recover += other.to_recover;
         self.recovered += other.recovered;
         self.last_recovered = self.last_recovered.max(other.last_recovered);
         self.acked += other.acked;

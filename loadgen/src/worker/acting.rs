@@ -117,6 +117,7 @@ impl Worker {
             {
                 receivers.expect(index);
                 self.stats.scene.events[event].affected += 1;
+                self.stats.scene.events[event].to_recover += 1;
             }
         }
         self.progress.receivers.push(receivers);
@@ -195,6 +196,9 @@ impl Worker {
     /// A client that was open is to come back.
     pub(super) fn comes_back(&mut self, index: u32, cause: u8, again: Again) {
         self.stats.scene.lost += 1;
+        if let Some(event) = self.stats.scene.events.get_mut(usize::from(cause)) {
+            event.to_recover += 1;
+        }
         let client = &mut self.clients[index as usize];
         (client.cause, client.again) = (cause, again);
         (client.attempts, client.failures) = (0, 0);

@@ -16,8 +16,8 @@ impl Worker {
     pub(super) fn open_whom_the_plan_wants(&mut self, now: Timestamp) {
         self.end_attempts_that_take_too_long(now);
         while self.opening < self.opening_max() {
-            // Nobody comes back once the run is about to end.
-            let may = now < self.phases.quiet_at;
+            // Nobody comes back once everything is closed.
+            let may = now < self.phases.close_at;
             if let Some(client) = self.again.pop_front().filter(|_| may) {
                 self.connect(client, now);
             } else if self.next_planned().is_some_and(|time| time <= now) {
@@ -35,7 +35,7 @@ impl Worker {
         let room = self.opening < self.opening_max();
         // All whose time has come have been started: those of the next millisecond go together.
         let planned = self.next_planned().filter(|_| room).map(|at| at.max(now + limits::GATHER));
-        let may = room && now < self.phases.quiet_at;
+        let may = room && now < self.phases.close_at;
         let again = (may && !self.again.is_empty()).then_some(now);
         let far = now + limits::SLEEP_MAX;
         [overdue, planned, again].into_iter().flatten().fold(far, Timestamp::min)

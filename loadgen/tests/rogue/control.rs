@@ -59,8 +59,8 @@ impl Sessions {
     fn account(&self, control: Control) -> String {
         let (requested, acknowledged) =
             (self.requested.load(Ordering::Relaxed), self.acknowledged.load(Ordering::Relaxed));
-        let acknowledged = acknowledged + u64::from(control == Control::Boasts);
         let pending = requested.saturating_sub(acknowledged);
+        let acknowledged = acknowledged + u64::from(control == Control::Boasts);
         format!(
             r#"{{"push_id":9,"requested":{requested},"acknowledged":{acknowledged},"unconfirmed":0,"pending":{pending},"dropped":{{}}}}"#
         )

@@ -9,13 +9,26 @@ use rogue::{Control, Manners, RETRY_AFTER, serve, serve_with_admin};
 
 const CLIENTS: f64 = 200.0;
 
+/// A run that a busy machine has made void (exit 101) says nothing: it is made again.
+const RUNS_MAX: usize = 3;
+
 /// A run of 200 clients, 5 % of which fall silent, against such a server.
 fn run(manners: Manners, flags: &str) -> Outcome {
-    let (address, admin) = serve_with_admin(manners);
     let _turn = turn();
-    finish(start(&format!(
-        "--target tcp://{address} --target-admin {admin} -c 200 --silent 5% -d 3s {flags}"
-    )))
+    let once = || {
+        let (address, admin) = serve_with_admin(manners);
+        finish(start(&format!(
+            "--target tcp://{address} --target-admin {admin} -c 200 --silent 5% -d 3s {flags}"
+        )))
+    };
+    let mut outcome = once();
+    for _ in 1..RUNS_MAX {
+        if outcome.code != Some(101) {
+            break;
+        }
+        outcome = once();
+    }
+    outcome
 }
 
 #[track_caller]

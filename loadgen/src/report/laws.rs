@@ -133,7 +133,8 @@ mod tests {
         let broken = broken(&own(10, &stats)).join("; ");
         assert_eq!(
             broken,
-            "opened = open at the end + expired rightly + closed by plan; closed early or in good health = 0"
+            "opened = open at the end + expired rightly + closed by plan; \
+             closed early or in good health = 0"
         );
     }
 

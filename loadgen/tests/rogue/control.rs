@@ -61,9 +61,8 @@ impl Sessions {
             (self.requested.load(Ordering::Relaxed), self.acknowledged.load(Ordering::Relaxed));
         let pending = requested.saturating_sub(acknowledged);
         let acknowledged = acknowledged + u64::from(control == Control::Boasts);
-        format!(
-            r#"{{"push_id":9,"requested":{requested},"acknowledged":{acknowledged},"unconfirmed":0,"pending":{pending},"dropped":{{}}}}"#
-        )
+        let counts = format!(r#""requested":{requested},"acknowledged":{acknowledged}"#);
+        format!(r#"{{"push_id":9,{counts},"unconfirmed":0,"pending":{pending},"dropped":{{}}}}"#)
     }
 }
 

@@ -7,9 +7,14 @@ use std::time::Duration;
 use heartwheel::time::Timestamp;
 
 use crate::latency::Latency;
+use crate::scenario::Event;
+use crate::scenario::account::Account;
 
 /// Counts by reason; reasons are few.
 pub type Reasons = BTreeMap<&'static str, u64>;
+
+/// Counts by reasons that somebody else names.
+pub type Counts = BTreeMap<String, u64>;
 
 /// How connections are closed that were counted as open at the end already.
 pub const AFTER_THE_END: &str = "after the end";
@@ -90,11 +95,13 @@ pub struct Stats {
     pub expiry_lateness: Latency,
     /// Heartbeats in each tenth of a second of the steady state.
     pub tenths: Vec<u32>,
+    /// Of the scenario.
+    pub scene: Account,
 }
 
 impl Stats {
-    /// Nothing counted.
-    pub fn new() -> Stats {
+    /// Nothing counted, of these events among others.
+    pub fn new(events: &[Event]) -> Stats {
         Stats {
             opened: 0,
             failed: Reasons::new(),
@@ -132,6 +139,7 @@ impl Stats {
             turn: Latency::new(2),
             expiry_lateness: Latency::new(3),
             tenths: Vec::new(),
+            scene: Account::new(events),
         }
     }
 
@@ -155,6 +163,7 @@ impl Stats {
         self.expiry_lateness.add(&other.expiry_lateness);
         self.tenths.resize(self.tenths.len().max(other.tenths.len()), 0);
         self.tenths.iter_mut().zip(&other.tenths).for_each(|(total, part)| *total += part);
+        self.scene.add(&other.scene);
     }
 
     fn counters_mut(&mut self) -> [&mut u64; 26] {
@@ -224,8 +233,8 @@ pub struct Published {
     pub opened: AtomicU64,
     /// As in [`Stats`], summed.
     pub failed: AtomicU64,
-    /// As in [`Stats`], summed.
-    pub closed_by_server: AtomicU64,
+    /// Closed, whoever did it, and not opened again.
+    pub gone: AtomicU64,
     /// As in [`Stats`].
     pub expired: AtomicU64,
     /// Provably early, and healthy ones that were closed.
@@ -234,6 +243,8 @@ pub struct Published {
     pub sent: AtomicU64,
     /// As in [`Stats`].
     pub acked: AtomicU64,
+    /// Heartbeats that nobody waits for an answer to.
+    pub written_off: AtomicU64,
     /// The longest idle timeout that a server has told, in milliseconds.
     pub idle_timeout_ms: AtomicU64,
     /// The shortest interval in use, in milliseconds; 0 while there is none.
@@ -250,7 +261,7 @@ pub struct Snapshot {
     /// See [`Published`].
     pub failed: u64,
     /// See [`Published`].
-    pub closed_by_server: u64,
+    pub gone: u64,
     /// See [`Published`].
     pub expired: u64,
     /// See [`Published`].
@@ -259,6 +270,8 @@ pub struct Snapshot {
     pub sent: u64,
     /// See [`Published`].
     pub acked: u64,
+    /// See [`Published`].
+    pub written_off: u64,
     /// The maximum of all.
     pub idle_timeout_ms: u64,
     /// The minimum of all that have one.
@@ -273,11 +286,12 @@ impl Snapshot {
         let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
         self.opened += read(&worker.opened);
         self.failed += read(&worker.failed);
-        self.closed_by_server += read(&worker.closed_by_server);
+        self.gone += read(&worker.gone);
         self.expired += read(&worker.expired);
         self.false_expiries += read(&worker.false_expiries);
         self.sent += read(&worker.sent);
         self.acked += read(&worker.acked);
+        self.written_off += read(&worker.written_off);
         self.alive += read(&worker.alive);
         self.idle_timeout_ms = self.idle_timeout_ms.max(read(&worker.idle_timeout_ms));
         let interval_ms = read(&worker.interval_ms);
@@ -288,7 +302,7 @@ impl Snapshot {
 
     /// Connections that are open now.
     pub fn open(&self) -> u64 {
-        self.opened.saturating_sub(self.closed_by_server)
+        self.opened.saturating_sub(self.gone)
     }
 }
 
@@ -298,7 +312,7 @@ mod tests {
 
     #[test]
     fn sums_are_sums() {
-        let (mut one, mut other) = (Stats::new(), Stats::new());
+        let (mut one, mut other) = (Stats::new(&[]), Stats::new(&[]));
         for (value, counter) in other.counters_mut().into_iter().enumerate() {
             *counter = value as u64 + 1;
         }

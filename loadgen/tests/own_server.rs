@@ -141,6 +141,27 @@ fn the_servers_pings_are_answered() {
     }
 }
 
+/// Storms, churn, data, clients that do not read and silent ones all at once: exactly the silent
+/// are expired, and everybody else is back at the end.
+#[test]
+fn a_rough_run_balances_on_both_sides() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    for protocol in ["tcp", "ws"] {
+        let outcome = finish(start(&format!(
+            "--protocol {protocol} -c 1k --connect-rate 4k -i 300ms --idle-timeout 2s --silent 2% \
+             -d 3s --at 500ms:storm:40% --at 1s:storm:20% --churn 100 --data 200 --slow 2% \
+             --reconnect exp:100ms..500ms,full-jitter"
+        )));
+        expect_clean(&outcome, 1_000.0, 20.0);
+        assert_eq!(outcome.number("reconnect.away"), 0.0);
+        assert!(outcome.number("reconnect.killed") > 400.0, "{}", outcome.report["reconnect"]);
+        assert!(outcome.number("slow.clients") >= 18.0);
+    }
+}
+
 /// A limit of 200 descriptors makes several rings necessary on both sides.
 #[test]
 fn several_rings_are_one_generator() {

@@ -8,13 +8,14 @@
 
 mod http;
 mod metrics;
+mod push;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use axum::Router;
@@ -58,6 +59,10 @@ pub struct ServerHandle {
     pub sweep: String,
     /// Whether it accepts connections: not before it is ready, nor when it is stopping.
     pub ready: AtomicBool,
+    /// The id of the next push.
+    pub next_push: AtomicU64,
+    /// Messages to push that were refused because they are too long.
+    pub push_bodies_refused: AtomicU64,
 }
 
 impl ServerHandle {

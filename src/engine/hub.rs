@@ -5,12 +5,13 @@
 //! which whoever calls the shard leaves it what the shard wants: bytes to send, or to close.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::housekeeper::Housekeeper;
 use super::{EngineCounters, EngineReport, Mailbox, Status};
@@ -22,7 +23,7 @@ use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed, Shard};
 use crate::sweep::{Progress, Sweeper};
 use crate::sys;
-use crate::time::{Clock, TickLength};
+use crate::time::{Clock, TickLength, Timestamp};
 
 /// What the shard wants of a connection's task.
 #[derive(Default)]
@@ -71,7 +72,8 @@ pub(super) struct Hub<S> {
     counters: RefCell<EngineCounters>,
     /// Events of any kind so far: tells whether a round was quiet.
     events: Cell<u64>,
-    stop_waker: Cell<Option<Waker>>,
+    /// A command was obeyed: there may be something new to do.
+    news: Notify,
 }
 
 impl<S: Sweeper> Hub<S> {
@@ -88,7 +90,7 @@ impl<S: Sweeper> Hub<S> {
             effects: RefCell::default(),
             counters: RefCell::default(),
             events: Cell::new(0),
-            stop_waker: Cell::new(None),
+            news: Notify::new(),
         })
     }
 
@@ -169,10 +171,16 @@ impl<S: Sweeper> Hub<S> {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 continue;
             }
+            let work_at = self.work(now);
             let sleep_max = self.house.borrow().sleep_max(now);
-            tokio::select! {
-                () = tokio::time::sleep(sleep_max) => {}
-                () = self.stopped() => {}
+            let sleep_max = work_at.map_or(sleep_max, |at| sleep_max.min(at.since(now)));
+            if sleep_max.is_zero() {
+                round().await;
+            } else {
+                tokio::select! {
+                    () = tokio::time::sleep(sleep_max) => {}
+                    () = self.news.notified() => {}
+                }
             }
             self.sweep(&round).await;
             if self.house.borrow_mut().take_publish_due(self.clock.now()) {
@@ -184,6 +192,9 @@ impl<S: Sweeper> Hub<S> {
     /// Gives up whoever is due, after everything that had arrived before has been read.
     async fn sweep(&self, round: &impl AsyncFn()) {
         let now = self.clock.now();
+        if !self.house.borrow().is_sweep_due(now) {
+            return;
+        }
         if !self.drain(round).await {
             self.count(|counters| counters.busy_turns += 1);
             return;
@@ -232,23 +243,15 @@ impl<S: Sweeper> Hub<S> {
                 }
             }
             self.apply_effects();
-            if self.is_stopping()
-                && let Some(waker) = self.stop_waker.take()
-            {
-                waker.wake();
-            }
+            self.news.notify_one();
         }
     }
 
-    async fn stopped(&self) {
-        poll_fn(|context| {
-            if self.is_stopping() {
-                return Poll::Ready(());
-            }
-            self.stop_waker.set(Some(context.waker().clone()));
-            Poll::Pending
-        })
-        .await;
+    /// Has the shard go on with what is spread over time; when there is more to do.
+    fn work(&self, now: Timestamp) -> Option<Timestamp> {
+        let work_at = self.shard.borrow_mut().work(now);
+        self.apply_effects();
+        work_at
     }
 
     /// Whether newcomers are still accepted.

@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
 use crate::session::SessionKey;
-use crate::shard::{SessionView, Shard};
+use crate::shard::{PushAccount, PushMessage, PushRefused, SessionView, Shard};
 use crate::sweep::Sweeper;
 use crate::time::Timestamp;
 
@@ -33,6 +34,31 @@ pub enum Command {
         /// Where the answer goes.
         reply: oneshot::Sender<bool>,
     },
+    /// Push a message to a session.
+    Push {
+        /// Which.
+        key: SessionKey,
+        /// What.
+        message: PushMessage,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<PushAccount, PushRefused>>,
+    },
+    /// Push a message to every session that is open.
+    Broadcast {
+        /// What.
+        message: PushMessage,
+        /// Over so much time.
+        spread: Duration,
+        /// Where the answer goes, as soon as the broadcast has begun.
+        reply: oneshot::Sender<Result<PushAccount, PushRefused>>,
+    },
+    /// Tell what has become of a push, if that is known.
+    PushAccount {
+        /// Which.
+        id: u64,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Option<PushAccount>>,
+    },
 }
 
 impl Command {
@@ -43,6 +69,13 @@ impl Command {
             Command::Stop => return true,
             Command::Inspect { key, reply } => drop(reply.send(shard.view(key, now))),
             Command::Kick { key, reply } => drop(reply.send(shard.kick(key, now))),
+            Command::Push { key, message, reply } => {
+                drop(reply.send(shard.push(key, &message, now)));
+            }
+            Command::Broadcast { message, spread, reply } => {
+                drop(reply.send(shard.broadcast(message, spread, now)));
+            }
+            Command::PushAccount { id, reply } => drop(reply.send(shard.push_account(id))),
         }
         false
     }

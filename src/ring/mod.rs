@@ -36,6 +36,7 @@ pub use self::error::{KERNEL_NEEDED, RingError};
 pub use self::setup::{RingConfig, RingRole, probe_client, probe_server};
 pub use self::tag::{Op, Tag};
 use crate::counters::counters;
+use crate::limits::SENDS_IN_FLIGHT_KEPT;
 use crate::outgoing::Outgoing;
 
 /// Something that the kernel reports.
@@ -292,6 +293,9 @@ impl Ring {
                 _ => (tag, None),
             };
             batch.push(Completion { tag, result: entry.result(), more, buffer, outgoing });
+        }
+        if in_flight.is_empty() && in_flight.capacity() > SENDS_IN_FLIGHT_KEPT {
+            *in_flight = HashMap::new();
         }
         !queue.is_empty()
     }

@@ -3,7 +3,7 @@
 mod crew;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde::Serialize;
@@ -121,6 +121,8 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
         engine: engine.name(),
         sweep: config.sweep.to_string(),
         ready: AtomicBool::new(false),
+        next_push: AtomicU64::new(1),
+        push_bodies_refused: AtomicU64::new(0),
     });
     let ready_line = ReadyLine {
         ready: true,

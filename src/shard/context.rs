@@ -4,6 +4,7 @@ use super::Effect;
 use super::counters::Counters;
 use super::output::BufferPool;
 use super::policy::Policy;
+use super::push_book::PushBook;
 use crate::session::{SessionId, SessionKey};
 use crate::time::Timestamp;
 
@@ -14,6 +15,7 @@ pub(super) struct Context<'a> {
     pub(super) buffers: &'a mut BufferPool,
     pub(super) effects: &'a mut Vec<Effect>,
     pub(super) senders: &'a mut Vec<SessionKey>,
+    pub(super) pushes: &'a mut PushBook,
     pub(super) shard: u8,
     pub(super) key: SessionKey,
     pub(super) now: Timestamp,

@@ -21,12 +21,16 @@ mod context;
 mod counters;
 mod deadline;
 mod output;
+mod pace;
 mod ping;
 mod policy;
 mod pongs;
+mod push;
+mod push_book;
 mod tcp;
 mod websocket;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,10 +43,14 @@ use self::deadline::DeadlineCache;
 use self::output::BufferPool;
 pub use self::output::SendFailed;
 pub use self::policy::{Activity, Admission, Policy};
+use self::push::Broadcast;
+pub use self::push::{PushMessage, PushRefused, PushTooLong};
+pub use self::push_book::PushAccount;
+use self::push_book::PushBook;
 use crate::limits::EXPIRED_PER_TURN_MAX;
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
-pub use crate::session::{CloseReason, Refusal};
+pub use crate::session::{CloseReason, PushDrop, Refusal};
 use crate::session::{Phase, Sending, Session, SessionKey, SessionTable};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::Timestamp;
@@ -104,6 +112,9 @@ pub struct Shard<S, C> {
     /// Sessions with a send of their own in flight since the last tick: the stalled among them.
     senders: Vec<SessionKey>,
     expired: Vec<u32>,
+    pushes: PushBook,
+    /// Those that have not come to the end of the table.
+    broadcasts: VecDeque<Broadcast>,
     stopping: bool,
     /// All sessions below this index have been closed by `stop`.
     stop_cursor: u32,
@@ -130,6 +141,8 @@ impl<S: Sweeper, C> Shard<S, C> {
             deadlines: DeadlineCache::default(),
             senders: Vec::new(),
             expired: Vec::new(),
+            pushes: PushBook::default(),
+            broadcasts: VecDeque::new(),
             stopping: false,
             stop_cursor: 0,
         }
@@ -209,6 +222,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             buffers: &mut self.buffers,
             effects: &mut self.effects,
             senders: &mut self.senders,
+            pushes: &mut self.pushes,
             shard: self.number,
             key,
             now,
@@ -247,6 +261,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Some(session) => {
                 debug_assert_eq!(session.phase, Phase::Closing, "only the closed are released");
                 self.admission.leave();
+                self.pushes.released(key);
                 self.counters.released += 1;
             }
             None => self.counters.stale_events += 1,
@@ -257,6 +272,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Whether it got to the end; if not, call again in the next turn.
     pub fn advance(&mut self, now: Timestamp) -> Progress {
         self.mark_stalled(now);
+        self.pushes.forget_old(now);
         let mut expired = std::mem::take(&mut self.expired);
         let tick = self.policy.tick.current(now);
         let progress = self.sweeper.advance(tick, EXPIRED_PER_TURN_MAX, &mut expired);
@@ -268,6 +284,16 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.expired = expired;
         self.counters.sweeps_continued += u64::from(progress == Progress::More);
         progress
+    }
+
+    /// Goes on with what is spread over time, up to a turn's share. When to call it again, if there
+    /// is more to do: `now` means in the next turn.
+    pub fn work(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.broadcasts.is_empty() {
+            return None;
+        }
+        self.go_on_broadcasting(now);
+        self.next_broadcast_at(now)
     }
 
     /// What can be told of a session, if it is open.

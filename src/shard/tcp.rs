@@ -113,8 +113,8 @@ fn handle<C>(
             context.counters.data_echoed += 1;
             queue_message(session, encode(frame, context.buffers), context)
         }
-        Frame::PushAck { .. } => {
-            context.counters.push_acks_received += 1;
+        Frame::PushAck { id } => {
+            context.push_acknowledged(id, session.sending);
             Ok(())
         }
         Frame::Hello { .. } | Frame::Welcome { .. } | Frame::Push { .. } | Frame::GoAway { .. } => {

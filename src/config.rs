@@ -10,9 +10,9 @@ use crate::cli::ServeArgs;
 use crate::control::AdminAddress;
 use crate::engine::{Arming, EngineKind, Tuning};
 use crate::limits::{
-    COMPLETION_ENTRIES, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES, RECEIVE_BUFFER_BYTES,
-    RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX, SLOTS_PER_RING_MAX, TICK_MIN,
-    WAIT_COMPLETIONS, WAIT_MIN,
+    COMPLETION_ENTRIES, DRAIN_TIMEOUT, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES,
+    RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX, SLOTS_PER_RING_MAX,
+    SPREAD_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
 };
 use crate::protocol::Protocol;
 use crate::shard::{Activity, Policy};
@@ -52,6 +52,10 @@ pub struct Config {
     pub ring_slots: Option<u32>,
     /// Connections beyond this are refused.
     pub max_connections: usize,
+    /// At SIGTERM clients are sent away over this time.
+    pub drain_spread: Duration,
+    /// A server that was told to stop ends after this in any case.
+    pub drain_timeout: Duration,
     /// The rules of the shards.
     pub policy: Policy,
     /// What accepted sockets inherit.
@@ -134,6 +138,8 @@ impl Config {
             rings_per_shard: args.rings_per_shard,
             ring_slots: args.ring_slots,
             max_connections: usize::try_from(count).unwrap_or(usize::MAX),
+            drain_spread: args.drain_spread.map_or(Duration::ZERO, |span| span.0),
+            drain_timeout: args.drain_timeout.map_or(DRAIN_TIMEOUT, |span| span.0),
             policy: policy(args)?,
             socket,
             tuning: tuning(args)?,
@@ -172,6 +178,13 @@ impl Config {
         if policy.idle_timeout > MILLIS_MAX || policy.heartbeat_interval > MILLIS_MAX {
             return conflict(format!(
                 "--idle-timeout and --heartbeat-interval end at {MILLIS_MAX:?}"
+            ));
+        }
+        if self.drain_spread > self.drain_timeout || self.drain_timeout > SPREAD_MAX {
+            return conflict(format!(
+                "--drain-spread {:?} has to fit into --drain-timeout {:?}, and that ends at \
+                 {SPREAD_MAX:?}",
+                self.drain_spread, self.drain_timeout
             ));
         }
         let timeouts = [

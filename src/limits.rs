@@ -139,8 +139,14 @@ pub const PUSH_TRACKED_FOR: Duration = Duration::from_secs(600);
 /// How often a shard publishes its counters.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a server that was told to stop waits for its sessions to be closed.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server that was told to stop waits for its sessions to be closed, if nothing is said.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Clients that are sent away are told moments over at least so long a time to come back at.
+pub const RETRY_WINDOW_MIN: Duration = Duration::from_secs(1);
+
+/// How long a server that was stopped by the control plane still answers it.
+pub const ADMIN_FAREWELL: Duration = Duration::from_millis(100);
 
 /// Admin connections that are served at a time; the others wait.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;

@@ -29,6 +29,7 @@ pub(super) fn router(server: Arc<ServerHandle>) -> Router {
         .route("/sessions/{id}", get(inspect).delete(kick))
         .route("/sessions/{id}/push", post(push::one))
         .route("/broadcast", post(push::broadcast))
+        .route("/drain", post(push::drain))
         .route("/pushes/{id}", get(push::account))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .with_state(server)

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -59,6 +60,10 @@ pub struct ServerHandle {
     pub sweep: String,
     /// Whether it accepts connections: not before it is ready, nor when it is stopping.
     pub ready: AtomicBool,
+    /// Whether the shards were told to drain.
+    pub draining: AtomicBool,
+    /// A drain ends after so much time in any case.
+    pub drain_timeout: Duration,
     /// The id of the next push.
     pub next_push: AtomicU64,
     /// Messages to push that were refused because they are too long.
@@ -66,6 +71,12 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
+    /// Notes that the server drains from now on. Whether it did already.
+    pub fn begin_draining(&self) -> bool {
+        self.ready.store(false, Ordering::Relaxed);
+        self.draining.swap(true, Ordering::Relaxed)
+    }
+
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }

@@ -57,6 +57,23 @@ pub(super) async fn broadcast(
     Ok((StatusCode::ACCEPTED, tell(push_id, &sum)))
 }
 
+/// `POST /drain?spread=10s`: accepts nobody any more, sends everybody away, and ends the server.
+pub(super) async fn drain(State(server): Server, RawQuery(query): RawQuery) -> Answer {
+    let spread = parse_spread(query.as_deref())?.unwrap_or_default();
+    let timeout = server.drain_timeout;
+    if spread > timeout {
+        let reason = format!("--drain-timeout is {timeout:?}: a drain cannot be spread over more");
+        return Err(Refused(StatusCode::BAD_REQUEST, reason));
+    }
+    server.begin_draining();
+    let mut draining = 0;
+    for shard in &server.shards {
+        let command = |reply| Command::Drain { spread, timeout, reply: Some(reply) };
+        draining += ask_shard(shard, command).await?;
+    }
+    Ok((StatusCode::ACCEPTED, Json(json!({ "draining": draining }))))
+}
+
 /// `GET /pushes/{id}`: what has become of a push by now.
 pub(super) async fn account(State(server): Server, Path(id): Path<String>) -> Answer {
     let id: u64 = id

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::housekeeper::Housekeeper;
 use super::{EngineCounters, EngineReport, Mailbox, Status};
-use crate::limits::{EXPIRED_PER_TURN_MAX, QUIET_ROUNDS, ROUNDS_MAX};
+use crate::limits::{QUIET_ROUNDS, ROUNDS_MAX};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::ring::RingCounters;
@@ -74,6 +74,8 @@ pub(super) struct Hub<S> {
     events: Cell<u64>,
     /// A command was obeyed: there may be something new to do.
     news: Notify,
+    /// The engine was told to end.
+    stopping: Notify,
 }
 
 impl<S: Sweeper> Hub<S> {
@@ -91,6 +93,7 @@ impl<S: Sweeper> Hub<S> {
             counters: RefCell::default(),
             events: Cell::new(0),
             news: Notify::new(),
+            stopping: Notify::new(),
         })
     }
 
@@ -162,8 +165,8 @@ impl<S: Sweeper> Hub<S> {
         loop {
             let now = self.clock.now();
             if self.is_stopping() {
-                self.shard.borrow_mut().stop(EXPIRED_PER_TURN_MAX, now);
-                self.apply_effects();
+                self.work(now);
+                self.publish_if_due();
                 self.sweep(&round).await;
                 if self.shard.borrow().is_empty() || self.house.borrow().is_overdue(now) {
                     return self.publish();
@@ -183,9 +186,7 @@ impl<S: Sweeper> Hub<S> {
                 }
             }
             self.sweep(&round).await;
-            if self.house.borrow_mut().take_publish_due(self.clock.now()) {
-                self.publish();
-            }
+            self.publish_if_due();
         }
     }
 
@@ -238,12 +239,22 @@ impl<S: Sweeper> Hub<S> {
             ready.clear_ready();
             let now = self.clock.now();
             while let Some(command) = mailbox.take() {
-                if command.obey(&mut self.shard.borrow_mut(), now) {
-                    self.house.borrow_mut().stop(now);
+                if let Some(timeout) = command.obey(&mut self.shard.borrow_mut(), now) {
+                    self.house.borrow_mut().stop(now, timeout);
                 }
             }
             self.apply_effects();
             self.news.notify_one();
+            if self.is_stopping() {
+                self.stopping.notify_waiters();
+            }
+        }
+    }
+
+    /// Waits until the engine is told to end.
+    pub(super) async fn stopping(&self) {
+        if !self.is_stopping() {
+            self.stopping.notified().await;
         }
     }
 
@@ -261,6 +272,13 @@ impl<S: Sweeper> Hub<S> {
 
     fn is_stopping(&self) -> bool {
         self.house.borrow().is_stopping()
+    }
+
+    fn publish_if_due(&self) {
+        let due = self.house.borrow_mut().take_publish_due(self.clock.now());
+        if due {
+            self.publish();
+        }
     }
 
     fn publish(&self) -> EngineReport {

@@ -18,8 +18,17 @@ use crate::time::Timestamp;
 /// What a shard can be told.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept nobody any more, close every session, and end.
-    Stop,
+    /// Accept nobody any more, tell every session, close them over `spread`, and end.
+    Drain {
+        /// Over so much time.
+        spread: Duration,
+        /// After so much time end in any case.
+        timeout: Duration,
+        /// Where the number of open sessions goes.
+        reply: Option<oneshot::Sender<u64>>,
+    },
+    /// End at once.
+    Halt,
     /// Tell about a session, if it is still there.
     Inspect {
         /// Which.
@@ -62,11 +71,20 @@ pub enum Command {
 }
 
 impl Command {
-    /// Does what concerns the shard alone. Whether the engine has to stop.
-    pub fn obey<S: Sweeper, C>(self, shard: &mut Shard<S, C>, now: Timestamp) -> bool {
+    /// Does what concerns the shard alone. If the engine is to end: after how
+    /// much time in any case.
+    pub fn obey<S: Sweeper, C>(self, shard: &mut Shard<S, C>, now: Timestamp) -> Option<Duration> {
         // Whoever asked may have gone: then nobody hears the answer.
         match self {
-            Command::Stop => return true,
+            Command::Halt => {
+                shard.drain(Duration::ZERO, now);
+                return Some(Duration::ZERO);
+            }
+            Command::Drain { spread, timeout, reply } => {
+                let open = shard.drain(spread, now);
+                let _ = reply.map(|reply| reply.send(open));
+                return Some(timeout);
+            }
             Command::Inspect { key, reply } => drop(reply.send(shard.view(key, now))),
             Command::Kick { key, reply } => drop(reply.send(shard.kick(key, now))),
             Command::Push { key, message, reply } => {
@@ -77,7 +95,7 @@ impl Command {
             }
             Command::PushAccount { id, reply } => drop(reply.send(shard.push_account(id))),
         }
-        false
+        None
     }
 }
 

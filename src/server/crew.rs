@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::{io, thread};
 
 use super::Event;
@@ -195,10 +196,17 @@ impl Crew {
         Ok(())
     }
 
-    /// Tells all shards to stop.
-    pub(super) fn stop(&self) {
+    /// Tells all shards to drain, and to end.
+    pub(super) fn drain(&self, spread: Duration, timeout: Duration) {
         for member in &self.members {
-            member.mail.send(Command::Stop);
+            member.mail.send(Command::Drain { spread, timeout, reply: None });
+        }
+    }
+
+    /// Tells all shards to end at once.
+    pub(super) fn halt(&self) {
+        for member in &self.members {
+            member.mail.send(Command::Halt);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::control::{AdminAddress, AdminListener, Control, ServerHandle};
 use crate::engine::{DoesNotFit, EngineError, EngineKind, EngineReport};
 use crate::host;
+use crate::limits::ADMIN_FAREWELL;
 use crate::report::FinalLine;
 use crate::ring::{RingError, probe_server};
 use crate::socket::ListenError;
@@ -121,6 +122,8 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
         engine: engine.name(),
         sweep: config.sweep.to_string(),
         ready: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+        drain_timeout: config.drain_timeout,
         next_push: AtomicU64::new(1),
         push_bodies_refused: AtomicU64::new(0),
     });
@@ -140,7 +143,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
         .transpose()
         .map_err(system("starting the control plane"))?;
     crew.start(config, &plan, sockets, &events).map_err(system("starting a thread"))?;
-    let outcome = supervise(crew, &inbox, &handle, || ready(&ready_line));
+    let outcome = supervise(crew, config, &inbox, &handle, || ready(&ready_line));
     drop(control);
     signals.close();
     outcome
@@ -163,6 +166,7 @@ fn choose_engine(wanted: Option<EngineKind>) -> Result<(EngineKind, bool), RingE
 /// Waits until all shards are ready, then until all have ended.
 fn supervise(
     crew: Crew,
+    config: &Config,
     inbox: &Receiver<Event>,
     handle: &ServerHandle,
     ready: impl FnOnce(),
@@ -178,15 +182,19 @@ fn supervise(
                 if waiting == 0
                     && let Some(ready) = ready.take()
                 {
-                    handle.ready.store(!stopping, Ordering::Relaxed);
+                    let draining = handle.draining.load(Ordering::Relaxed);
+                    handle.ready.store(!draining, Ordering::Relaxed);
                     ready();
                 }
             }
             Ok(Event::Signal(signal)) => {
                 tracing::info!(signal, "stopping");
                 stopping = true;
-                handle.ready.store(false, Ordering::Relaxed);
-                crew.stop();
+                match handle.begin_draining() {
+                    false => crew.drain(config.drain_spread, config.drain_timeout),
+                    // Whoever asks twice is in a hurry.
+                    true => crew.halt(),
+                }
             }
             Ok(Event::Ended(shard, outcome)) => {
                 reports.push(outcome.map_err(|source| ServerError::Engine { shard, source })?);
@@ -196,6 +204,9 @@ fn supervise(
         }
     }
     crew.join();
+    if !stopping {
+        std::thread::sleep(ADMIN_FAREWELL);
+    }
     Ok(FinalLine::new(&reports))
 }
 

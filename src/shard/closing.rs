@@ -138,22 +138,6 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.dismiss(key, CloseReason::Kicked, close_code::GOING_AWAY, now);
         open
     }
-
-    /// Accepts nobody any more, and closes up to `budget` sessions. Whether all have gone.
-    pub fn stop(&mut self, budget: usize, now: Timestamp) -> bool {
-        self.stopping = true;
-        let mut closed = 0;
-        while closed < budget && (self.stop_cursor as usize) < self.sessions.capacity() {
-            if let Some(key) =
-                self.sessions.key_at(self.stop_cursor).filter(|&key| self.is_open(key))
-            {
-                self.dismiss(key, CloseReason::ServerStopping, close_code::GOING_AWAY, now);
-                closed += 1;
-            }
-            self.stop_cursor += 1;
-        }
-        self.sessions.is_empty()
-    }
 }
 
 /// Whether a peer that was told good-bye gets the time to read it. Closed at once, with bytes of

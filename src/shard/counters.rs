@@ -64,6 +64,8 @@ counters! {
         pushes_unconfirmed: gauge,
         /// Those that wait or are being sent.
         pushes_pending: gauge,
+        /// Sessions that were told that the server is going.
+        drain_notices: sum,
         /// Memory that messages keep which wait behind a send, in bytes.
         send_queue_bytes: gauge,
         /// Sends that took only a part of their bytes.

@@ -20,6 +20,7 @@ mod closing;
 mod context;
 mod counters;
 mod deadline;
+mod drain;
 mod output;
 mod pace;
 mod ping;
@@ -40,6 +41,7 @@ use self::closing::End;
 use self::context::Context;
 pub use self::counters::{Counters, Law, Totals};
 use self::deadline::DeadlineCache;
+use self::drain::Drain;
 use self::output::BufferPool;
 pub use self::output::SendFailed;
 pub use self::policy::{Activity, Admission, Policy};
@@ -115,9 +117,8 @@ pub struct Shard<S, C> {
     pushes: PushBook,
     /// Those that have not come to the end of the table.
     broadcasts: VecDeque<Broadcast>,
-    stopping: bool,
-    /// All sessions below this index have been closed by `stop`.
-    stop_cursor: u32,
+    /// Once the server is stopping.
+    drain: Option<Drain>,
 }
 
 impl<S: Sweeper, C> Shard<S, C> {
@@ -143,8 +144,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             expired: Vec::new(),
             pushes: PushBook::default(),
             broadcasts: VecDeque::new(),
-            stopping: false,
-            stop_cursor: 0,
+            drain: None,
         }
     }
 
@@ -159,7 +159,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         now: Timestamp,
     ) -> Result<SessionKey, Refusal> {
         self.counters.accepted += 1;
-        let refusal = if self.stopping {
+        let refusal = if self.is_stopping() {
             Some(Refusal::Stopping)
         } else if !self.admission.enter() {
             Some(Refusal::MaxConnections)
@@ -289,11 +289,15 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Goes on with what is spread over time, up to a turn's share. When to call it again, if there
     /// is more to do: `now` means in the next turn.
     pub fn work(&mut self, now: Timestamp) -> Option<Timestamp> {
-        if self.broadcasts.is_empty() {
+        if self.broadcasts.is_empty() && self.drain.is_none() {
             return None;
         }
         self.go_on_broadcasting(now);
-        self.next_broadcast_at(now)
+        if self.is_stopping() {
+            self.stop(EXPIRED_PER_TURN_MAX, now);
+        }
+        let next = [self.next_broadcast_at(now), self.next_drain_at(now)];
+        next.into_iter().flatten().min()
     }
 
     /// What can be told of a session, if it is open.

@@ -123,7 +123,7 @@ fn handle<C>(
     }
 }
 
-fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
+pub(super) fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
     buffers.write(frame.encoded_bytes(), |bytes| {
         frame.encode(bytes);
     })

@@ -81,8 +81,13 @@ impl Server {
     }
 
     /// Stops the server by SIGTERM: it must exit with 0, all laws holding. Gives its counters.
-    pub fn stop(mut self) -> Value {
+    pub fn stop(self) -> Value {
         self.signal(libc::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for a server that was told to stop: as `stop`.
+    pub fn wait(mut self) -> Value {
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).expect("the final line");
         let last: Value = serde_json::from_str(&text).expect("the final line is JSON");

@@ -1,5 +1,6 @@
 //! The sans-IO core in virtual time: bytes in, bytes out, and when sessions end.
 
+mod drain;
 mod output;
 mod push;
 mod server_ping;

@@ -201,6 +201,20 @@ fn accounts_are_bounded_in_number_and_time_and_the_law_holds_beyond() {
 }
 
 #[test]
+fn too_many_broadcasts_at_a_time_are_refused() {
+    let mut world = World::new(Policy::default());
+    live(&mut world);
+    for id in 1..=16 {
+        world.broadcast(&message(id, b"x"), ms(50));
+    }
+    assert_eq!(world.try_broadcast(&message(17, b"x"), ms(50)), Err(PushRefused::TooMany));
+    world.advance(ms(50));
+    assert_eq!(world.work(), None);
+    assert!(world.try_broadcast(&message(17, b"x"), ms(50)).is_ok());
+    world.check_laws();
+}
+
+#[test]
 fn a_message_that_does_not_fit_a_frame_is_refused() {
     assert!(PushMessage::new(1, &vec![0; 65_526]).is_ok());
     assert!(PushMessage::new(1, &vec![0; 65_527]).is_err());
@@ -257,7 +271,7 @@ proptest! {
         let mut clients: Vec<_> = (0..6).map(|_| live(&mut world)).collect();
         let mut everybody = clients.clone();
         world.take_at_most(&sizes);
-        let mut next_id = 1;
+        let (mut next_id, mut broadcasts) = (1, 0);
         let mut acked: HashSet<(u64, SessionKey)> = HashSet::new();
         for step in steps {
             match step {
@@ -265,7 +279,10 @@ proptest! {
                     let _ = world.push(clients[client], &message(next_id, b"0123456789"));
                     next_id += 1;
                 }
+                // More of them are not accounted for one by one.
+                Step::Broadcast if broadcasts == 16 => {}
                 Step::Broadcast => {
+                    broadcasts += 1;
                     world.broadcast(&message(next_id, b"to all"), ms(20));
                     next_id += 1;
                 }

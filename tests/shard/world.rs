@@ -119,7 +119,15 @@ impl World {
     }
 
     pub fn broadcast(&mut self, message: &PushMessage, spread: Duration) -> PushAccount {
-        self.shard.broadcast(message.clone(), spread, self.now).expect("few are on their way")
+        self.try_broadcast(message, spread).expect("few are on their way")
+    }
+
+    pub fn try_broadcast(
+        &mut self,
+        message: &PushMessage,
+        spread: Duration,
+    ) -> Result<PushAccount, PushRefused> {
+        self.shard.broadcast(message.clone(), spread, self.now)
     }
 
     /// One turn's share of what is spread over time.
@@ -127,6 +135,10 @@ impl World {
         let next = self.shard.work(self.now);
         self.apply();
         next
+    }
+
+    pub fn drain(&mut self, spread: Duration) -> u64 {
+        self.shard.drain(spread, self.now)
     }
 
     pub fn account(&self, id: u64) -> Option<PushAccount> {

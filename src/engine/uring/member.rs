@@ -5,7 +5,7 @@
 //! all connections to the first.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::engine::{EngineCounters, Tuning};
 use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
@@ -39,8 +39,16 @@ pub(super) struct Member {
 }
 
 struct Accepting {
-    listener: Listener,
+    protocol: Protocol,
+    /// Until accepting has ended for good: whoever comes then is refused by the kernel.
+    socket: Option<OwnedFd>,
     armed: bool,
+}
+
+impl Accepting {
+    fn new(Listener { protocol, socket }: Listener) -> Accepting {
+        Accepting { protocol, socket: Some(socket), armed: false }
+    }
 }
 
 impl Member {
@@ -53,8 +61,7 @@ impl Member {
             buffers: tuning.buffers,
             buffer_bytes: tuning.buffer_bytes,
         })?;
-        let listeners =
-            listeners.into_iter().map(|listener| Accepting { listener, armed: false }).collect();
+        let listeners = listeners.into_iter().map(Accepting::new).collect();
         Ok(Member {
             ring,
             listeners,
@@ -75,10 +82,10 @@ impl Member {
             return false;
         }
         for (index, accepting) in self.listeners.iter_mut().enumerate() {
-            if !accepting.armed {
+            if let (false, Some(socket)) = (accepting.armed, &accepting.socket) {
                 accepting.armed = true;
                 let tag = Tag::new(Op::Accept, 0, index as u32);
-                self.ring.accept_multishot(accepting.listener.socket.as_fd(), tag);
+                self.ring.accept_multishot(socket.as_fd(), tag);
             }
         }
         true
@@ -86,7 +93,7 @@ impl Member {
 
     /// What is spoken on a listener.
     pub(super) fn protocol(&self, listener: u32) -> Protocol {
-        self.listeners[listener as usize].listener.protocol
+        self.listeners[listener as usize].protocol
     }
 
     /// A slot was taken. A full table would make the kernel accept clients only to drop them, so
@@ -107,6 +114,9 @@ impl Member {
     pub(super) fn accept_ended(&mut self, listener: u32) {
         if let Some(listener) = self.listeners.get_mut(listener as usize) {
             listener.armed = false;
+            if !self.accepting {
+                listener.socket = None;
+            }
         }
     }
 
@@ -139,6 +149,9 @@ impl Member {
         if self.accepting {
             self.accepting = false;
             self.cancel_accepts();
+            for listener in self.listeners.iter_mut().filter(|listener| !listener.armed) {
+                listener.socket = None;
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use crate::engine::housekeeper::Housekeeper;
 use crate::engine::{
     EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Tuning, pin_to,
 };
-use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX};
+use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX};
 use crate::ring::{Completion, Op, RingCounters, RingError, Tag, Wait};
 use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
@@ -227,8 +227,8 @@ impl<S: Sweeper> UringEngine<S> {
             // Later than whatever was opened in this turn.
             let now = self.clock.now();
             while let Some(command) = self.mailbox.take() {
-                if command.obey(&mut self.shard, now) {
-                    self.house.stop(now);
+                if let Some(timeout) = command.obey(&mut self.shard, now) {
+                    self.house.stop(now, timeout);
                 }
             }
             self.apply_effects();
@@ -237,8 +237,6 @@ impl<S: Sweeper> UringEngine<S> {
             for member in &mut self.members {
                 member.stop_accepting();
             }
-            self.shard.stop(EXPIRED_PER_TURN_MAX, now);
-            self.apply_effects();
         }
     }
 

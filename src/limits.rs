@@ -130,6 +130,12 @@ pub const SPREAD_MAX: Duration = Duration::from_secs(3_600);
 /// Broadcasts whose account a shard keeps: two bits a session each while receipts are missing.
 pub const BROADCASTS_TRACKED_MAX: usize = 16;
 
+/// Messages of a handler whose account a shard keeps: two bits a session each, as a broadcast.
+pub const HANDLER_MESSAGES_TRACKED_MAX: usize = 64;
+
+/// Pushes that a handler may want in one call.
+pub const HANDLER_PUSHES_MAX: usize = 1 << 20;
+
 /// Pushes to a single session whose account a shard keeps.
 pub const PUSHES_TRACKED_MAX: usize = 4_096;
 

@@ -20,8 +20,8 @@ use crate::session::SessionId;
 pub(super) type Server = State<Arc<ServerHandle>>;
 
 /// All routes.
-pub(super) fn router(server: Arc<ServerHandle>) -> Router {
-    Router::new()
+pub(super) fn router(server: Arc<ServerHandle>, routes: Option<Router>) -> Router {
+    let own = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render_metrics))
@@ -31,8 +31,8 @@ pub(super) fn router(server: Arc<ServerHandle>) -> Router {
         .route("/broadcast", post(push::broadcast))
         .route("/drain", post(push::drain))
         .route("/pushes/{id}", get(push::account))
-        .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
-        .with_state(server)
+        .with_state(server);
+    own.merge(routes.unwrap_or_default()).layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
 }
 
 /// A refusal: its status, and why, as JSON.

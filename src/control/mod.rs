@@ -145,6 +145,7 @@ impl Control {
     pub fn start(
         listener: AdminListener,
         server: Arc<ServerHandle>,
+        routes: Option<Router>,
         has_io_uring: bool,
     ) -> io::Result<Control> {
         let (stop, stopped) = oneshot::channel();
@@ -153,7 +154,7 @@ impl Control {
             run(has_io_uring, async move {
                 let _ = started.send(());
                 tokio::select! {
-                    outcome = serve(listener, http::router(server)) => {
+                    outcome = serve(listener, http::router(server, routes)) => {
                         if let Err(error) = outcome {
                             tracing::error!(%error, "the control plane has failed");
                         }

@@ -61,6 +61,8 @@ pub enum Command {
         /// Where the answer goes, as soon as the broadcast has begun.
         reply: oneshot::Sender<Result<PushAccount, PushRefused>>,
     },
+    /// Give a letter to the shard's handler.
+    Letter(Arc<[u8]>),
     /// Tell what has become of a push, if that is known.
     PushAccount {
         /// Which.
@@ -93,6 +95,7 @@ impl Command {
             Command::Broadcast { message, spread, reply } => {
                 drop(reply.send(shard.broadcast(message, spread, now)));
             }
+            Command::Letter(letter) => shard.deliver_letter(&letter, now),
             Command::PushAccount { id, reply } => drop(reply.send(shard.push_account(id))),
         }
         None

@@ -77,7 +77,7 @@ async fn flush() {
 async fn refuse_when_stopping<S: Sweeper>(hub: &Hub<S>, accepting: &[Accepting]) {
     hub.stopping().await;
     accepting.iter().for_each(Accepting::refuse);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The task that accepts from one listener. The runtime cannot end while its accept is in flight,

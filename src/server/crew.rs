@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
 
-use super::Event;
+use super::{Event, HandlerFactory};
 use crate::config::Config;
 use crate::control::ShardHandle;
 use crate::engine::uring::UringEngine;
@@ -144,6 +144,11 @@ impl Crew {
         self.members.len()
     }
 
+    /// To speak to each of the shards.
+    pub(super) fn mails(&self) -> Vec<MailSender> {
+        self.members.iter().map(|member| member.mail.clone()).collect()
+    }
+
     /// What the control plane may know of the shards.
     pub(super) fn handles(&self) -> Vec<ShardHandle> {
         let handle = |member: &Member| ShardHandle {
@@ -159,6 +164,7 @@ impl Crew {
         config: &Config,
         plan: &Plan,
         sockets: Sockets,
+        handlers: Option<&HandlerFactory>,
         events: &Sender<Event>,
     ) -> io::Result<()> {
         let admission = Admission::new(config.max_connections.min(plan.capacity));
@@ -179,6 +185,7 @@ impl Crew {
                 sweep: config.sweep,
                 capacity: plan.sessions_per_shard(),
                 admission: Arc::clone(&admission),
+                handlers: handlers.cloned(),
                 clock,
             };
             let events = events.clone();
@@ -233,15 +240,23 @@ struct ShardStart {
     sweep: Strategy,
     capacity: usize,
     admission: Arc<Admission>,
+    handlers: Option<HandlerFactory>,
     clock: Clock,
 }
 
 impl ShardStart {
     fn run(self, mailbox: Mailbox, ready: impl FnOnce()) -> Result<EngineReport, EngineError> {
         let (clock, tick) = (self.clock, self.policy.tick);
+        let recipe = Recipe {
+            number: self.number,
+            policy: self.policy,
+            admission: self.admission,
+            sweep: self.sweep,
+            capacity: self.capacity,
+            handlers: self.handlers,
+        };
         if self.engine == EngineKind::Uring {
-            let shard =
-                new_shard(self.number, self.policy, self.admission, self.sweep, self.capacity);
+            let shard = recipe.make();
             let config = EngineConfig {
                 core: self.core,
                 listeners: self.listeners,
@@ -259,8 +274,7 @@ impl ShardStart {
             completion_entries: self.tuning.completion_entries,
             status: self.status,
         };
-        let shard =
-            || new_shard(self.number, self.policy, self.admission, self.sweep, self.capacity);
+        let shard = || recipe.make();
         match self.engine {
             EngineKind::TokioUring => {
                 tokio_uring::run(&config, clock, tick, shard, &mailbox, ready)
@@ -270,13 +284,24 @@ impl ShardStart {
     }
 }
 
-fn new_shard<C>(
+/// What a shard is made of.
+struct Recipe {
     number: u8,
     policy: Policy,
     admission: Arc<Admission>,
     sweep: Strategy,
     capacity: usize,
-) -> Shard<AnySweeper, C> {
-    let sweeper = AnySweeper::new(sweep, capacity, Tick(0));
-    Shard::new(number, policy, admission, sweeper, capacity)
+    handlers: Option<HandlerFactory>,
+}
+
+impl Recipe {
+    fn make<C>(self) -> Shard<AnySweeper, C> {
+        let sweeper = AnySweeper::new(self.sweep, self.capacity, Tick(0));
+        let mut shard =
+            Shard::new(self.number, self.policy, self.admission, sweeper, self.capacity);
+        if let Some(handlers) = self.handlers {
+            shard.set_handler(handlers(self.number));
+        }
+        shard
+    }
 }

@@ -13,11 +13,12 @@ use signal_hook::iterator::{Handle, Signals};
 use self::crew::{Crew, Plan};
 use crate::config::Config;
 use crate::control::{AdminAddress, AdminListener, Control, ServerHandle};
-use crate::engine::{DoesNotFit, EngineError, EngineKind, EngineReport};
+use crate::engine::{Command, DoesNotFit, EngineError, EngineKind, EngineReport, MailSender};
 use crate::host;
 use crate::limits::ADMIN_FAREWELL;
 use crate::report::FinalLine;
 use crate::ring::{RingError, probe_server};
+use crate::shard::Handler;
 use crate::socket::ListenError;
 
 /// Why the server could not start, or did not go on.
@@ -97,11 +98,50 @@ enum Event {
     Signal(i32),
 }
 
+/// Makes the handler of a shard, on the shard's own thread.
+pub type HandlerFactory = Arc<dyn Fn(u8) -> Box<dyn Handler> + Send + Sync>;
+
+/// Sends letters to the handlers of all shards; each is given them on its own thread.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    shards: Vec<MailSender>,
+}
+
+impl Publisher {
+    /// Sends a letter to every shard's handler. It never waits.
+    pub fn publish(&self, letter: &[u8]) {
+        let letter: Arc<[u8]> = Arc::from(letter);
+        for shard in &self.shards {
+            shard.send(Command::Letter(Arc::clone(&letter)));
+        }
+    }
+}
+
+/// What a service built on this library adds to the server.
+pub struct Application {
+    /// Its handlers.
+    pub handlers: HandlerFactory,
+    /// Its routes, beside those of the control plane.
+    pub routes: fn(Publisher) -> axum::Router,
+}
+
 /// Runs a server until SIGTERM or SIGINT. `ready` is called once it accepts connections.
 ///
 /// # Errors
 /// If it cannot start, or a shard fails.
 pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine, ServerError> {
+    run_with(config, None, ready)
+}
+
+/// Runs a server with an application in it. `ready` is called once it accepts connections.
+///
+/// # Errors
+/// If it cannot start, or a shard fails.
+pub fn run_with(
+    config: &Config,
+    application: Option<Application>,
+    ready: impl FnOnce(&ReadyLine),
+) -> Result<FinalLine, ServerError> {
     let system = |what| move |source| ServerError::System { what, source };
     let descriptor_limit =
         host::raise_descriptor_limit().map_err(system("raising RLIMIT_NOFILE"))?;
@@ -137,12 +177,16 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
         rings: plan.rings(),
         capacity: plan.capacity,
     };
+    let publisher = Publisher { shards: crew.mails() };
+    let routes = application.as_ref().map(|application| (application.routes)(publisher));
+    let handlers = application.map(|application| application.handlers);
     // Before the shards: see `Control::start`.
     let control = admin
-        .map(|listener| Control::start(listener, Arc::clone(&handle), has_io_uring))
+        .map(|listener| Control::start(listener, Arc::clone(&handle), routes, has_io_uring))
         .transpose()
         .map_err(system("starting the control plane"))?;
-    crew.start(config, &plan, sockets, &events).map_err(system("starting a thread"))?;
+    crew.start(config, &plan, sockets, handlers.as_ref(), &events)
+        .map_err(system("starting a thread"))?;
     let outcome = supervise(crew, config, &inbox, &handle, || ready(&ready_line));
     drop(control);
     signals.close();

@@ -10,7 +10,7 @@ use super::{CloseReason, Effect, Shard, websocket};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::protocol::websocket::close_code;
-use crate::session::{Phase, SessionKey};
+use crate::session::{Phase, SessionId, SessionKey};
 use crate::sweep::Sweeper;
 use crate::time::{Tick, Timestamp};
 
@@ -129,6 +129,8 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.counters.closed[reason as usize] += 1;
         self.counters.open -= 1;
         self.drop_output(key);
+        let id = SessionId::new(self.number, key);
+        self.application.call(|handler, actions| handler.closed(id, reason, actions));
         self.effects.push(Effect::Close { key });
     }
 

@@ -2,6 +2,7 @@
 
 use super::Effect;
 use super::counters::Counters;
+use super::handler::Application;
 use super::output::BufferPool;
 use super::policy::Policy;
 use super::push_book::PushBook;
@@ -16,6 +17,7 @@ pub(super) struct Context<'a> {
     pub(super) effects: &'a mut Vec<Effect>,
     pub(super) senders: &'a mut Vec<SessionKey>,
     pub(super) pushes: &'a mut PushBook,
+    pub(super) application: &'a mut Application,
     pub(super) shard: u8,
     pub(super) key: SessionKey,
     pub(super) now: Timestamp,

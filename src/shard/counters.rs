@@ -64,6 +64,8 @@ counters! {
         pushes_unconfirmed: gauge,
         /// Those that wait or are being sent.
         pushes_pending: gauge,
+        /// Pushes that a handler wanted for sessions that have gone or cannot be pushed to.
+        handler_pushes_refused: sum,
         /// Sessions that were told that the server is going.
         drain_notices: sum,
         /// Memory that messages keep which wait behind a send, in bytes.

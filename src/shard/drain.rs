@@ -1,5 +1,5 @@
-//! Stopping without a stampede: everybody is told at once, when to come back each at a moment of its
-//! own, and then closed one after the other over the time that was asked for.
+//! Stopping without a stampede: everybody is told, each to come back at a moment of its own, and
+//! then closed one after the other over the time that was asked for.
 //!
 //! A TCP session is told by GOAWAY and lives on until its turn. A WebSocket's notice is its closing
 //! handshake (RFC 6455 section 7.1.2), so it is told when its turn has come. What is on its way to

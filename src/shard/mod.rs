@@ -21,6 +21,7 @@ mod context;
 mod counters;
 mod deadline;
 mod drain;
+mod handler;
 mod output;
 mod pace;
 mod ping;
@@ -42,6 +43,8 @@ use self::context::Context;
 pub use self::counters::{Counters, Law, Totals};
 use self::deadline::DeadlineCache;
 use self::drain::Drain;
+use self::handler::Application;
+pub use self::handler::{Actions, Handler};
 use self::output::BufferPool;
 pub use self::output::SendFailed;
 pub use self::policy::{Activity, Admission, Policy};
@@ -53,7 +56,7 @@ use crate::limits::EXPIRED_PER_TURN_MAX;
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 pub use crate::session::{CloseReason, PushDrop, Refusal};
-use crate::session::{Phase, Sending, Session, SessionKey, SessionTable};
+use crate::session::{Phase, Sending, Session, SessionId, SessionKey, SessionTable};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::Timestamp;
 
@@ -114,6 +117,7 @@ pub struct Shard<S, C> {
     /// Sessions with a send of their own in flight since the last tick: the stalled among them.
     senders: Vec<SessionKey>,
     expired: Vec<u32>,
+    application: Application,
     pushes: PushBook,
     /// Those that have not come to the end of the table.
     broadcasts: VecDeque<Broadcast>,
@@ -142,6 +146,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             deadlines: DeadlineCache::default(),
             senders: Vec::new(),
             expired: Vec::new(),
+            application: Application::default(),
             pushes: PushBook::default(),
             broadcasts: VecDeque::new(),
             drain: None,
@@ -176,6 +181,8 @@ impl<S: Sweeper, C> Shard<S, C> {
         let key = self.sessions.insert(session);
         self.counters.opened += 1;
         self.counters.open += 1;
+        let id = SessionId::new(self.number, key);
+        self.application.call(|handler, actions| handler.opened(id, actions));
         self.sweeper.insert(key.index, deadline);
         Ok(key)
     }
@@ -211,6 +218,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Err(End::Close(reason)) => self.close(key, reason),
             Err(End::Part(reason, farewell)) => self.say_goodbye(key, reason, farewell, now),
         }
+        self.act(now);
     }
 
     /// A session, and what it may reach of the shard.
@@ -223,6 +231,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             effects: &mut self.effects,
             senders: &mut self.senders,
             pushes: &mut self.pushes,
+            application: &mut self.application,
             shard: self.number,
             key,
             now,
@@ -289,6 +298,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Goes on with what is spread over time, up to a turn's share. When to call it again, if there
     /// is more to do: `now` means in the next turn.
     pub fn work(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.act(now);
         if self.broadcasts.is_empty() && self.drain.is_none() {
             return None;
         }

@@ -1,6 +1,6 @@
 //! Pushing: one message, encoded once for each protocol, to one session or to all.
 //!
-//! A broadcast goes through the table by a cursor, a bounded number of sessions a turn and no faster
+//! A broadcast goes through the table by a cursor, a bounded number of sessions a turn, no faster
 //! than it is to be spread, so heartbeats go on meanwhile. It is for the sessions that were open,
 //! and had spoken, when it was asked for; who comes later is not part of it.
 //!
@@ -118,14 +118,31 @@ impl<S: Sweeper, C> Shard<S, C> {
         message: &PushMessage,
         now: Timestamp,
     ) -> Result<PushAccount, PushRefused> {
-        match self.sessions.get(key).map(|session| session.phase) {
-            Some(Phase::Live) => {}
-            Some(Phase::AwaitingHello) => return Err(PushRefused::NotLive),
-            _ => return Err(PushRefused::Gone),
-        }
+        self.check_live(key)?;
         self.pushes.open_single(message.id, key, now);
         self.push_to(key, message, now);
         Ok(self.pushes.account(message.id).unwrap_or_default())
+    }
+
+    /// Pushes a message that others may be pushed as well, under one account.
+    pub(super) fn push_grouped(
+        &mut self,
+        key: SessionKey,
+        message: &PushMessage,
+        now: Timestamp,
+    ) -> Result<(), PushRefused> {
+        self.check_live(key)?;
+        self.pushes.open_group(message.id, now);
+        self.push_to(key, message, now);
+        Ok(())
+    }
+
+    fn check_live(&self, key: SessionKey) -> Result<(), PushRefused> {
+        match self.sessions.get(key).map(|session| session.phase) {
+            Some(Phase::Live) => Ok(()),
+            Some(Phase::AwaitingHello) => Err(PushRefused::NotLive),
+            _ => Err(PushRefused::Gone),
+        }
     }
 
     /// Begins to push a message to every session that is open now, spread over a time.

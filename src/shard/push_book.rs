@@ -9,7 +9,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::limits::{BROADCASTS_TRACKED_MAX, PUSH_TRACKED_FOR, PUSHES_TRACKED_MAX};
+use crate::limits::{
+    BROADCASTS_TRACKED_MAX, HANDLER_MESSAGES_TRACKED_MAX, PUSH_TRACKED_FOR, PUSHES_TRACKED_MAX,
+};
 use crate::session::{PushDrop, SessionKey};
 use crate::time::Timestamp;
 
@@ -144,6 +146,7 @@ pub(super) struct PushBook {
     entries: HashMap<u64, Entry>,
     singles: VecDeque<u64>,
     broadcasts: VecDeque<u64>,
+    groups: VecDeque<u64>,
 }
 
 impl PushBook {
@@ -167,6 +170,20 @@ impl PushBook {
         let marks = Marks::Many { pending: Bits::default(), open: Bits::default() };
         self.entries
             .insert(id, Entry { account: PushAccount::default(), marks, expected, since: now });
+    }
+
+    /// Opens the account of a message to several sessions, unless it is open already.
+    pub(super) fn open_group(&mut self, id: u64, now: Timestamp) {
+        if self.entries.contains_key(&id) {
+            return;
+        }
+        if self.groups.len() >= HANDLER_MESSAGES_TRACKED_MAX {
+            forget_oldest(&mut self.groups, &mut self.entries);
+        }
+        self.groups.push_back(id);
+        let marks = Marks::Many { pending: Bits::default(), open: Bits::default() };
+        self.entries
+            .insert(id, Entry { account: PushAccount::default(), marks, expected: 0, since: now });
     }
 
     /// A broadcast has come to the end of the table.
@@ -231,7 +248,7 @@ impl PushBook {
 
     /// The session has gone for good: no receipt of its heir counts for it.
     pub(super) fn released(&mut self, key: SessionKey) {
-        for id in &self.broadcasts {
+        for id in self.broadcasts.iter().chain(&self.groups) {
             if let Some(entry) = self.entries.get_mut(id) {
                 entry.marks.clear_pending(key);
                 entry.marks.close(key);
@@ -250,7 +267,7 @@ impl PushBook {
 
     /// Forgets what is too old. Those that are still being handed out are younger than that.
     pub(super) fn forget_old(&mut self, now: Timestamp) {
-        for queue in [&mut self.singles, &mut self.broadcasts] {
+        for queue in [&mut self.singles, &mut self.broadcasts, &mut self.groups] {
             while let Some(entry) = queue.front().and_then(|id| self.entries.get(id))
                 && entry.expected == 0
                 && now.since(entry.since) >= PUSH_TRACKED_FOR

@@ -107,6 +107,7 @@ fn handle<C>(
         Frame::Data(message) => {
             context.counters.data_received += 1;
             tracing::debug!(session = %context.id(), bytes = message.len(), "DATA");
+            context.hand_over(message);
             if !context.policy.echo {
                 return Ok(());
             }

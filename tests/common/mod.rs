@@ -154,7 +154,8 @@ pub fn admin(server: &Server, method: &str, path: &str, body: &[u8]) -> (u16, Va
     stream.set_read_timeout(Some(PATIENCE)).expect("can be set");
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).expect("it reads");
     // A body that is refused may not be read to its end.

@@ -1,6 +1,7 @@
 //! The sans-IO core in virtual time: bytes in, bytes out, and when sessions end.
 
 mod drain;
+mod handler;
 mod output;
 mod push;
 mod server_ping;

@@ -295,7 +295,8 @@ proptest! {
                     world.receive_later(key, &encode(&Frame::PushAck { id }));
                     if world.counters().push_acks_received > received && has_it {
                         let fresh = acked.insert((id, key));
-                        prop_assert_eq!(world.counters().push_acks_stray - stray, u64::from(!fresh));
+                        let strays = world.counters().push_acks_stray - stray;
+                        prop_assert_eq!(strays, u64::from(!fresh));
                     } else if world.counters().push_acks_stray == stray
                         && world.counters().push_acks_received > received
                     {

@@ -9,8 +9,8 @@ use heartwheel::protocol::frame::Frame;
 use heartwheel::protocol::http_upgrade::request;
 use heartwheel::session::SessionKey;
 use heartwheel::shard::{
-    Admission, CloseReason, Counters, Effect, Policy, PushAccount, PushMessage, PushRefused,
-    ReceiveEnd, Refusal, SendFailed, Shard,
+    Admission, CloseReason, Counters, Effect, Handler, Policy, PushAccount, PushMessage,
+    PushRefused, ReceiveEnd, Refusal, SendFailed, Shard,
 };
 use heartwheel::sweep::{AnySweeper, Progress, Strategy};
 use heartwheel::time::{Tick, Timestamp};
@@ -139,6 +139,15 @@ impl World {
 
     pub fn drain(&mut self, spread: Duration) -> u64 {
         self.shard.drain(spread, self.now)
+    }
+
+    pub fn set_handler(&mut self, handler: Box<dyn Handler>) {
+        self.shard.set_handler(handler);
+    }
+
+    pub fn letter(&mut self, letter: &[u8]) {
+        self.shard.deliver_letter(letter, self.now);
+        self.settle();
     }
 
     pub fn account(&self, id: u64) -> Option<PushAccount> {

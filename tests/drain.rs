@@ -119,3 +119,25 @@ fn a_drain_that_cannot_be_is_refused() {
     assert_eq!((status, count(&answer, &["draining"])), (202, 0));
     server.wait();
 }
+
+/// What `Type=notify` of systemd relies on.
+#[test]
+fn the_service_manager_is_told() {
+    let path = std::env::temp_dir().join(format!("heartwheel-notify-{}", std::process::id()));
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a fresh path");
+    socket.set_read_timeout(Some(PATIENCE)).expect("can be set");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_heartwheel"));
+    command
+        .args(["serve", "--listen", "tcp://127.0.0.1:0", "--admin", "off"])
+        .env("NOTIFY_SOCKET", &path);
+    let server = Server::spawn(command);
+    let mut buffer = [0; 100];
+    let mut next = || {
+        let length = socket.recv(&mut buffer).expect("a message");
+        String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned()
+    };
+    assert_eq!(next(), "READY=1");
+    server.stop();
+    assert_eq!(next(), "STOPPING=1");
+    std::fs::remove_file(&path).expect("ours");
+}

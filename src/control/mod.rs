@@ -23,6 +23,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use sd_notify::NotifyState;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -74,11 +75,22 @@ impl ServerHandle {
     /// Notes that the server drains from now on. Whether it did already.
     pub fn begin_draining(&self) -> bool {
         self.ready.store(false, Ordering::Relaxed);
-        self.draining.swap(true, Ordering::Relaxed)
+        let already = self.draining.swap(true, Ordering::Relaxed);
+        if !already {
+            tell_systemd(NotifyState::Stopping);
+        }
+        already
     }
 
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells the service manager, if one has asked to be told (`sd_notify(3)`).
+pub fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
     }
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use sd_notify::NotifyState;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use self::crew::{Crew, Plan};
 use crate::config::Config;
-use crate::control::{AdminAddress, AdminListener, Control, ServerHandle};
+use crate::control::{AdminAddress, AdminListener, Control, ServerHandle, tell_systemd};
 use crate::engine::{Command, DoesNotFit, EngineError, EngineKind, EngineReport, MailSender};
 use crate::host;
 use crate::limits::ADMIN_FAREWELL;
@@ -229,6 +230,7 @@ fn supervise(
                     let draining = handle.draining.load(Ordering::Relaxed);
                     handle.ready.store(!draining, Ordering::Relaxed);
                     ready();
+                    tell_systemd(NotifyState::Ready);
                 }
             }
             Ok(Event::Signal(signal)) => {

@@ -160,6 +160,12 @@ serve_args! {
     /// A client that takes no bytes for this long is closed [default: 15s]
     #[arg(long, value_name = "DURATION")]
     stall_timeout: Option<Span>,
+    /// At SIGTERM clients are sent away over this time, each told when to come back [default: 0s]
+    #[arg(long, value_name = "DURATION")]
+    drain_spread: Option<Span>,
+    /// A server that was told to stop ends after this in any case [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<Span>,
     /// Send data messages back unchanged (conformance and latency tests)
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     echo: Option<bool>,

@@ -13,9 +13,9 @@ use crate::cli::ServeArgs;
 use crate::control::AdminAddress;
 use crate::engine::{Arming, EngineKind, Tuning};
 use crate::limits::{
-    ANSWER_TICKS_MIN, COMPLETION_ENTRIES, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES, HEARTBEAT_MAX,
-    HEARTBEAT_MIN, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX,
-    SLOTS_PER_RING_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
+    ANSWER_TICKS_MIN, COMPLETION_ENTRIES, DRAIN_TIMEOUT, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES,
+    HEARTBEAT_MAX, HEARTBEAT_MIN, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX,
+    SHARDS_MAX, SLOTS_PER_RING_MAX, SPREAD_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
 };
 use crate::protocol::Protocol;
 use crate::protocol::ticket::KeyRing;
@@ -60,6 +60,10 @@ pub struct Config {
     pub bounds: Bounds,
     /// What makes tickets, if they are asked for.
     pub keys: Option<KeyRing>,
+    /// At SIGTERM clients are sent away over this time.
+    pub drain_spread: Duration,
+    /// A server that was told to stop ends after this in any case.
+    pub drain_timeout: Duration,
     /// The rules of the shards.
     pub policy: Policy,
     /// What accepted sockets inherit.
@@ -146,6 +150,8 @@ impl Config {
             max_connections,
             bounds: access::bounds(args, max_connections)?,
             keys: keys.transpose()?,
+            drain_spread: args.drain_spread.map_or(Duration::ZERO, |span| span.0),
+            drain_timeout: args.drain_timeout.map_or(DRAIN_TIMEOUT, |span| span.0),
             policy: policy(args)?,
             socket,
             tuning: tuning(args)?,
@@ -190,6 +196,13 @@ impl Config {
         if policy.idle_timeout > MILLIS_MAX || policy.heartbeat_interval > MILLIS_MAX {
             return conflict(format!(
                 "--idle-timeout and --heartbeat-interval end at {MILLIS_MAX:?}"
+            ));
+        }
+        if self.drain_spread > self.drain_timeout || self.drain_timeout > SPREAD_MAX {
+            return conflict(format!(
+                "--drain-spread {:?} has to fit into --drain-timeout {:?}, and that ends at \
+                 {SPREAD_MAX:?}",
+                self.drain_spread, self.drain_timeout
             ));
         }
         let timeouts = [

@@ -141,11 +141,51 @@ pub const ROUNDS_MAX: u32 = 10_000;
 /// How long a session that was told good-bye may take to read it, and then to close its side.
 pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Sends in flight of a ring whose places are kept for the next; a burst gives its memory back.
+pub const SENDS_IN_FLIGHT_KEPT: usize = 4_096;
+
+/// The longest message that can be pushed, in bytes: kind, id and message have to fit the length of
+/// a TCP frame.
+pub const PUSH_BYTES_MAX: usize = TCP_FRAME_BYTES_MAX - 1 - 8;
+
+/// Sessions that a broadcast is sent to in one turn of the loop: about a millisecond's work.
+pub const PUSHES_PER_TURN_MAX: u32 = 256;
+
+/// Entries of the table that a broadcast, or a drain, looks at in one turn of the loop.
+pub const PACE_INDICES_PER_TURN_MAX: u32 = 16_384;
+
+/// What is spread over time is gone on with no more often than this.
+pub const PACE_SLICE: Duration = Duration::from_millis(2);
+
+/// The longest time that a broadcast or a drain may be spread over.
+pub const SPREAD_MAX: Duration = Duration::from_secs(3_600);
+
+/// Broadcasts whose account a shard keeps: two bits a session each while receipts are missing.
+pub const BROADCASTS_TRACKED_MAX: usize = 16;
+
+/// Messages of a handler whose account a shard keeps: two bits a session each, as a broadcast.
+pub const HANDLER_MESSAGES_TRACKED_MAX: usize = 64;
+
+/// Pushes that a handler may want in one call.
+pub const HANDLER_PUSHES_MAX: usize = 1 << 20;
+
+/// Pushes to a single session whose account a shard keeps.
+pub const PUSHES_TRACKED_MAX: usize = 4_096;
+
+/// How long the account of a push is kept; whoever has not acknowledged by then stays unconfirmed.
+pub const PUSH_TRACKED_FOR: Duration = Duration::from_secs(600);
+
 /// How often a shard publishes its counters.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a server that was told to stop waits for its sessions to be closed.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server that was told to stop waits for its sessions to be closed, if nothing is said.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Clients that are sent away are told moments over at least so long a time to come back at.
+pub const RETRY_WINDOW_MIN: Duration = Duration::from_secs(10);
+
+/// How long a server that was stopped by the control plane still answers it.
+pub const ADMIN_FAREWELL: Duration = Duration::from_millis(100);
 
 /// Admin connections that are served at a time; the others wait.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;

@@ -28,7 +28,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     ("report", &["engine", "ring", "shard"]),
     ("cli", &["sweep", "units"]),
-    ("control", &["engine", "limits", "report", "ring", "session", "shard", "sys"]),
+    ("control", &["engine", "limits", "report", "ring", "session", "shard", "sys", "units"]),
     (
         "config",
         &[

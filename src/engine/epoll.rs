@@ -71,7 +71,12 @@ async fn accept<S: Sweeper + 'static>(
     buffer: Rc<RefCell<Vec<u8>>>,
 ) {
     while hub.is_accepting() {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // Whoever comes from now on is refused by the kernel.
+            () = hub.stopping() => break,
+        };
+        match accepted {
             Ok((stream, from)) => {
                 let link = Rc::new(Link::default());
                 // The refused are counted by the shard, and closed by being dropped.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::{EngineCounters, EngineReport, Status, thread_cpu_us};
-use crate::limits::{PUBLISH_INTERVAL, STOP_TIMEOUT, SWEEP_US_MAX};
+use crate::limits::{PUBLISH_INTERVAL, SWEEP_US_MAX};
 use crate::ring::RingCounters;
 use crate::shard::Shard;
 use crate::sweep::{Progress, Sweeper};
@@ -105,9 +105,10 @@ impl Housekeeper {
         report
     }
 
-    /// The engine was told to end: everybody has some time to go.
-    pub(super) fn stop(&mut self, now: Timestamp) {
-        self.stop_by.get_or_insert(now + STOP_TIMEOUT);
+    /// The engine was told to end, after `timeout` in any case. The earliest of several counts.
+    pub(super) fn stop(&mut self, now: Timestamp, timeout: Duration) {
+        let stop_by = now + timeout;
+        self.stop_by = Some(self.stop_by.map_or(stop_by, |by| by.min(stop_by)));
     }
 
     /// Whether the engine was told to end.

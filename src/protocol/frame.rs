@@ -13,6 +13,9 @@ pub const HEADER_BYTES: usize = 3;
 /// The shortest payload of a HELLO: version and wanted interval.
 const HELLO_PAYLOAD_BYTES_MIN: usize = 5;
 
+/// The reason in a GOAWAY of a server that is stopping.
+pub const GOAWAY_STOPPING: u16 = 1;
+
 /// A heartbeat without a payload.
 pub const PING: [u8; 3] = [0, 1, Kind::Ping as u8];
 /// The reply to it.

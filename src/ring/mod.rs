@@ -38,6 +38,7 @@ use self::peer_name::PeerNames;
 pub use self::setup::{RingConfig, RingRole, probe_asking_server, probe_client, probe_server};
 pub use self::tag::{Op, Tag};
 use crate::counters::counters;
+use crate::limits::SENDS_IN_FLIGHT_KEPT;
 use crate::outgoing::Outgoing;
 
 /// Something that the kernel reports.
@@ -296,6 +297,9 @@ impl Ring {
                 _ => (tag, None),
             };
             batch.push(Completion { tag, result: entry.result(), more, buffer, outgoing });
+        }
+        if in_flight.is_empty() && in_flight.capacity() > SENDS_IN_FLIGHT_KEPT {
+            *in_flight = HashMap::new();
         }
         !queue.is_empty()
     }

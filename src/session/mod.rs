@@ -10,7 +10,7 @@ mod table;
 use serde::Serialize;
 
 pub use self::outbox::{Item, Outbox};
-pub use self::reason::{CloseReason, Refusal};
+pub use self::reason::{CloseReason, PushDrop, Refusal};
 pub use self::table::{SessionId, SessionKey, SessionTable};
 use crate::protocol::{Protocol, websocket};
 use crate::time::Timestamp;

@@ -111,6 +111,16 @@ named! {
 }
 
 named! {
+    /// Why a push never reached the kernel.
+    PushDrop {
+        /// The session was closed before all of it was written.
+        SessionClosed = "session_closed",
+        /// So much waited for the client already that it did not fit into `--send-queue`.
+        SendQueueFull = "send_queue_full",
+    }
+}
+
+named! {
     /// Why an accepted connection did not become a session.
     Refusal {
         /// `--max-connections` are open.

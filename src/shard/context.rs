@@ -3,8 +3,10 @@
 use super::Effect;
 use super::calendar::Calendar;
 use super::counters::Counters;
+use super::handler::Application;
 use super::output::BufferPool;
 use super::policy::Policy;
+use super::push_book::PushBook;
 use crate::session::{SessionId, SessionKey};
 use crate::time::Timestamp;
 
@@ -17,6 +19,8 @@ pub(super) struct Context<'a> {
     pub(super) senders: &'a mut Vec<SessionKey>,
     /// Where heartbeats are flattened.
     pub(super) calendar: Option<&'a mut Calendar>,
+    pub(super) pushes: &'a mut PushBook,
+    pub(super) application: &'a mut Application,
     pub(super) shard: u8,
     pub(super) key: SessionKey,
     pub(super) now: Timestamp,

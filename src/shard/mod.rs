@@ -24,15 +24,21 @@ mod closing;
 mod context;
 mod counters;
 mod deadline;
+mod drain;
+mod handler;
 mod output;
+mod pace;
 mod ping;
 mod policy;
 mod pongs;
 mod proxied;
+mod push;
+mod push_book;
 mod tcp;
 mod terms;
 mod websocket;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,15 +52,22 @@ use self::closing::End;
 use self::context::Context;
 pub use self::counters::{Counters, Law, Totals};
 use self::deadline::DeadlineCache;
+use self::drain::Drain;
+use self::handler::Application;
+pub use self::handler::{Actions, Handler};
 use self::output::BufferPool;
 pub use self::output::SendFailed;
 pub use self::policy::{Activity, Policy};
+use self::push::Broadcast;
+pub use self::push::{PushMessage, PushRefused, PushTooLong};
+pub use self::push_book::PushAccount;
+use self::push_book::PushBook;
 use crate::limits::EXPIRED_PER_TURN_MAX;
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::protocol::address::PeerAddress;
-pub use crate::session::{CloseReason, Refusal};
-use crate::session::{Phase, Sending, Session, SessionKey, SessionTable};
+pub use crate::session::{CloseReason, PushDrop, Refusal};
+use crate::session::{Phase, Sending, Session, SessionId, SessionKey, SessionTable};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::Timestamp;
 
@@ -120,9 +133,12 @@ pub struct Shard<S, C> {
     /// Whom a limit counts each session for, by its index; empty where none does.
     counted_for: Vec<PeerAddress>,
     expired: Vec<u32>,
-    stopping: bool,
-    /// All sessions below this index have been closed by `stop`.
-    stop_cursor: u32,
+    application: Application,
+    pushes: PushBook,
+    /// Those that have not come to the end of the table.
+    broadcasts: VecDeque<Broadcast>,
+    /// Once the server is stopping.
+    drain: Option<Drain>,
 }
 
 impl<S: Sweeper, C> Shard<S, C> {
@@ -150,8 +166,10 @@ impl<S: Sweeper, C> Shard<S, C> {
             deadlines: DeadlineCache::default(),
             senders: Vec::new(),
             expired: Vec::new(),
-            stopping: false,
-            stop_cursor: 0,
+            application: Application::default(),
+            pushes: PushBook::default(),
+            broadcasts: VecDeque::new(),
+            drain: None,
         }
     }
 
@@ -194,6 +212,8 @@ impl<S: Sweeper, C> Shard<S, C> {
         let key = self.sessions.insert(session);
         self.counters.opened += 1;
         self.counters.open += 1;
+        let id = SessionId::new(self.number, key);
+        self.application.call(|handler, actions| handler.opened(id, actions));
         self.sweeper.insert(key.index, deadline);
         if let (Phase::AwaitingHello, Some(from)) = (phase, from) {
             self.note_counted_for(key, from);
@@ -239,6 +259,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Err(End::Close(reason)) => self.close(key, reason),
             Err(End::Part(reason, farewell)) => self.say_goodbye(key, reason, farewell, now),
         }
+        self.act(now);
     }
 
     /// A session, and what it may reach of the shard.
@@ -251,6 +272,8 @@ impl<S: Sweeper, C> Shard<S, C> {
             effects: &mut self.effects,
             senders: &mut self.senders,
             calendar: self.calendar.as_deref_mut(),
+            pushes: &mut self.pushes,
+            application: &mut self.application,
             shard: self.number,
             key,
             now,
@@ -290,6 +313,7 @@ impl<S: Sweeper, C> Shard<S, C> {
                 debug_assert_eq!(session.phase, Phase::Closing, "only the closed are released");
                 self.admission.leave();
                 self.forget_counted_for(key);
+                self.pushes.released(key);
                 self.counters.released += 1;
             }
             None => self.counters.stale_events += 1,
@@ -301,6 +325,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     pub fn advance(&mut self, now: Timestamp) -> Progress {
         self.mark_stalled(now);
         self.beats.tick(self.policy.tick.current(now), &mut self.counters);
+        self.pushes.forget_old(now);
         let mut expired = std::mem::take(&mut self.expired);
         let tick = self.policy.tick.current(now);
         let progress = self.sweeper.advance(tick, EXPIRED_PER_TURN_MAX, &mut expired);
@@ -312,6 +337,21 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.expired = expired;
         self.counters.sweeps_continued += u64::from(progress == Progress::More);
         progress
+    }
+
+    /// Goes on with what is spread over time, up to a turn's share. When to call it again, if there
+    /// is more to do: `now` means in the next turn.
+    pub fn work(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.act(now);
+        if self.broadcasts.is_empty() && self.drain.is_none() {
+            return None;
+        }
+        self.go_on_broadcasting(now);
+        if self.is_stopping() {
+            self.stop(EXPIRED_PER_TURN_MAX, now);
+        }
+        let next = [self.next_broadcast_at(now), self.next_drain_at(now)];
+        next.into_iter().flatten().min()
     }
 
     /// What can be told of a session, if it is open.

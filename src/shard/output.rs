@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::ping::ping;
 use super::pongs::pongs;
-use super::{Activity, CloseReason, Counters, Effect, Shard};
+use super::{Activity, CloseReason, Counters, Effect, PushDrop, Shard};
 use crate::limits::{PENDING_PONGS_MAX, SMALL_BUFFER_POOL_MAX};
 use crate::outgoing::{Outgoing, SMALL_BUFFER_BYTES, SmallBuffer};
 use crate::protocol::Protocol;
@@ -151,6 +151,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             return;
         };
         let sending = std::mem::replace(&mut session.sending, Sending::Nothing);
+        let push = outgoing.as_ref().and_then(Outgoing::push_id);
         let sent_bytes = result.unwrap_or(0);
         self.counters.bytes_sent += sent_bytes as u64;
         let rest = match sending {
@@ -175,6 +176,7 @@ impl<S: Sweeper, C> Shard<S, C> {
                 Phase::Flushing if session.parting != CloseReason::PeerClosed => session.parting,
                 _ => CloseReason::PeerReset,
             };
+            self.settle_push(key, push, answered, now);
             self.close(key, reason);
             return;
         }
@@ -182,8 +184,19 @@ impl<S: Sweeper, C> Shard<S, C> {
             Some(rest) => self.resend(key, sending, rest, sent_bytes, now),
             None => {
                 settle(session, sending, true, &mut self.counters);
+                self.settle_push(key, push, true, now);
                 self.sent_whole(key, sending, now);
             }
+        }
+    }
+
+    /// Accounts for a push whose send has ended, if it was one.
+    fn settle_push(&mut self, key: SessionKey, push: Option<u64>, written: bool, now: Timestamp) {
+        let Some(id) = push else { return };
+        let Some((session, mut context)) = self.split(key, now) else { return };
+        match written {
+            true => context.push_written(id, session.protocol),
+            false => context.push_dropped(id, PushDrop::SessionClosed),
         }
     }
 
@@ -287,8 +300,14 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// completion.
     pub(super) fn drop_output(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let queued_bytes = session.outbox.take().map_or(0, |outbox| outbox.queued_bytes());
+        let outbox = session.outbox.take();
+        let queued_bytes = outbox.as_ref().map_or(0, |outbox| outbox.queued_bytes());
         self.counters.send_queue_bytes -= queued_bytes as u64;
+        for id in outbox.iter().flat_map(|outbox| outbox.push_ids()) {
+            self.pushes.dropped(id, key, PushDrop::SessionClosed);
+            self.counters.pushes_pending -= 1;
+            self.counters.pushes_dropped[PushDrop::SessionClosed as usize] += 1;
+        }
         session.pongs_pending = 0;
         session.server_ping = ServerPing::NotDue;
         let in_flight = pongs_of(session.sending);

@@ -30,7 +30,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         from: Option<PeerAddress>,
         now: Timestamp,
     ) -> Result<Phase, Refusal> {
-        if self.stopping {
+        if self.is_stopping() {
             return Err(Refusal::Stopping);
         }
         if from.is_none() && self.needs_addresses() {

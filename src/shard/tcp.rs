@@ -136,14 +136,15 @@ fn handle<C>(
         Frame::Data(message) => {
             context.counters.data_received += 1;
             tracing::debug!(session = %context.id(), bytes = message.len(), "DATA");
+            context.hand_over(message);
             if !context.policy.echo {
                 return Ok(());
             }
             context.counters.data_echoed += 1;
             queue_message(session, encode(frame, context.buffers), context)
         }
-        Frame::PushAck { .. } => {
-            context.counters.push_acks_received += 1;
+        Frame::PushAck { id } => {
+            context.push_acknowledged(id, session.sending);
             Ok(())
         }
         Frame::Hello { .. }
@@ -173,7 +174,7 @@ fn flatten<C>(session: &mut Session<C>, context: &mut Context<'_>) -> Result<(),
     queue_message(session, encode(&adjust, context.buffers), context)
 }
 
-fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
+pub(super) fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
     buffers.write(frame.encoded_bytes(), |bytes| {
         frame.encode(bytes);
     })

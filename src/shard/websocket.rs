@@ -178,6 +178,7 @@ fn data<C>(
 ) -> Result<(), CloseReason> {
     context.counters.data_received += 1;
     tracing::debug!(session = %context.id(), bytes = message.len(), "message");
+    context.hand_over(message);
     if !context.policy.echo {
         return Ok(());
     }

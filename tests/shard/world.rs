@@ -11,8 +11,8 @@ use heartwheel::protocol::frame::Frame;
 use heartwheel::protocol::http_upgrade::request;
 use heartwheel::session::SessionKey;
 use heartwheel::shard::{
-    Admission, CloseReason, Counters, Effect, Policy, ReceiveEnd, Refusal, SendFailed, SessionView,
-    Shard,
+    Admission, CloseReason, Counters, Effect, Handler, Policy, PushAccount, PushMessage,
+    PushRefused, ReceiveEnd, Refusal, SendFailed, SessionView, Shard,
 };
 use heartwheel::sweep::{AnySweeper, Progress, Strategy};
 use heartwheel::time::{Tick, Timestamp};
@@ -81,6 +81,11 @@ impl World {
         self.try_connect().expect("there is room")
     }
 
+    /// A session of this protocol that has sent nothing yet.
+    pub fn connect_mute(&mut self, protocol: Protocol) -> SessionKey {
+        self.shard.opened((), protocol, self.now).expect("there is room")
+    }
+
     /// A live session of this protocol, and how many bytes its greeting took.
     pub fn connect_by(&mut self, protocol: Protocol) -> (SessionKey, usize) {
         let key = self.shard.opened((), protocol, self.now).expect("there is room");
@@ -113,6 +118,56 @@ impl World {
         let (_, outgoing) = place.and_then(|at| self.in_flight.remove(at)).expect("in flight");
         self.shard.sent(key, Some(outgoing), Err(SendFailed), self.now);
         self.apply();
+    }
+
+    pub fn push(
+        &mut self,
+        key: SessionKey,
+        message: &PushMessage,
+    ) -> Result<PushAccount, PushRefused> {
+        let outcome = self.shard.push(key, message, self.now);
+        self.apply();
+        outcome
+    }
+
+    pub fn broadcast(&mut self, message: &PushMessage, spread: Duration) -> PushAccount {
+        self.try_broadcast(message, spread).expect("few are on their way")
+    }
+
+    pub fn try_broadcast(
+        &mut self,
+        message: &PushMessage,
+        spread: Duration,
+    ) -> Result<PushAccount, PushRefused> {
+        self.shard.broadcast(message.clone(), spread, self.now)
+    }
+
+    /// One turn's share of what is spread over time.
+    pub fn work(&mut self) -> Option<Timestamp> {
+        let next = self.shard.work(self.now);
+        self.apply();
+        next
+    }
+
+    pub fn drain(&mut self, spread: Duration) -> u64 {
+        self.shard.drain(spread, self.now)
+    }
+
+    pub fn set_handler(&mut self, handler: Box<dyn Handler>) {
+        self.shard.set_handler(handler);
+    }
+
+    pub fn letter(&mut self, letter: &[u8]) {
+        self.shard.deliver_letter(letter, self.now);
+        self.settle();
+    }
+
+    pub fn account(&self, id: u64) -> Option<PushAccount> {
+        self.shard.push_account(id)
+    }
+
+    pub fn queued_bytes(&self, key: SessionKey) -> u64 {
+        self.shard.view(key, self.now).map_or(0, |view| view.queued_bytes)
     }
 
     pub fn stop(&mut self, budget: usize) {
@@ -163,7 +218,7 @@ impl World {
         }
     }
 
-    fn complete_one(&mut self) {
+    pub fn complete_one(&mut self) {
         if self.deaf {
             return;
         }

@@ -5,7 +5,7 @@
 //! all connections to the first.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use socket2::SockRef;
 
@@ -41,16 +41,18 @@ pub(super) struct Member {
 }
 
 struct Accepting {
-    listener: Listener,
+    protocol: Protocol,
+    /// Until accepting has ended for good: whoever comes then is refused by the kernel.
+    socket: Option<OwnedFd>,
     ipv6: bool,
     armed: bool,
 }
 
 impl Accepting {
-    fn new(listener: Listener) -> Accepting {
-        let address = SockRef::from(&listener.socket).local_addr();
+    fn new(Listener { protocol, socket }: Listener) -> Accepting {
+        let address = SockRef::from(&socket).local_addr();
         let ipv6 = address.is_ok_and(|address| address.is_ipv6());
-        Accepting { listener, ipv6, armed: false }
+        Accepting { protocol, socket: Some(socket), ipv6, armed: false }
     }
 }
 
@@ -96,10 +98,10 @@ impl Member {
             return false;
         }
         for (index, accepting) in self.listeners.iter_mut().enumerate() {
-            if !accepting.armed {
+            if let (false, Some(socket)) = (accepting.armed, &accepting.socket) {
                 accepting.armed = true;
                 let tag = Tag::new(Op::Accept, 0, index as u32);
-                self.ring.accept_multishot(accepting.listener.socket.as_fd(), tag);
+                self.ring.accept_multishot(socket.as_fd(), tag);
             }
         }
         true
@@ -107,7 +109,7 @@ impl Member {
 
     /// What is spoken on a listener.
     pub(super) fn protocol(&self, listener: u32) -> Protocol {
-        self.listeners[listener as usize].listener.protocol
+        self.listeners[listener as usize].protocol
     }
 
     /// A slot was taken. A full table would make the kernel accept clients only to drop them, so
@@ -128,6 +130,9 @@ impl Member {
     pub(super) fn accept_ended(&mut self, listener: u32) {
         if let Some(listener) = self.listeners.get_mut(listener as usize) {
             listener.armed = false;
+            if !self.accepting {
+                listener.socket = None;
+            }
         }
     }
 
@@ -160,6 +165,9 @@ impl Member {
         if self.accepting {
             self.accepting = false;
             self.cancel_accepts();
+            for listener in self.listeners.iter_mut().filter(|listener| !listener.armed) {
+                listener.socket = None;
+            }
         }
     }
 

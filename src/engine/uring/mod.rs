@@ -15,6 +15,7 @@ mod member;
 mod polling;
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 pub use self::connection::Connection;
 use self::member::Member;
@@ -22,7 +23,7 @@ use crate::engine::housekeeper::Housekeeper;
 use crate::engine::{
     EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Tuning, pin_to,
 };
-use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX};
+use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX};
 use crate::ring::{Completion, Op, RingCounters, RingError, RingRole, Tag, Wait};
 use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
@@ -43,6 +44,8 @@ pub struct UringEngine<S> {
     batch: Vec<Completion>,
     effects: Vec<Effect>,
     woken: bool,
+    /// When the shard has to go on with what is spread over time.
+    work_at: Option<Timestamp>,
 }
 
 impl<S: Sweeper> UringEngine<S> {
@@ -84,6 +87,7 @@ impl<S: Sweeper> UringEngine<S> {
             batch: Vec::with_capacity(COMPLETIONS_PER_BATCH),
             effects: Vec::new(),
             woken: false,
+            work_at: None,
         })
     }
 
@@ -107,6 +111,7 @@ impl<S: Sweeper> UringEngine<S> {
                 unfinished = true;
             }
             self.keep_house(now);
+            unfinished |= self.work(now);
         }
         Ok(self.publish())
     }
@@ -121,11 +126,24 @@ impl<S: Sweeper> UringEngine<S> {
             Wait::For {
                 completions: self.tuning.wait_completions,
                 min: self.tuning.wait_min,
-                max: self.house.sleep_max(self.clock.now()),
+                max: self.sleep_max(),
             }
         };
         self.members[MAIN].hasty = false;
         self.members[MAIN].ring.enter(wait)
+    }
+
+    fn sleep_max(&self) -> Duration {
+        let now = self.clock.now();
+        let work_at = self.work_at.map_or(Duration::MAX, |at| at.since(now));
+        self.house.sleep_max(now).min(work_at)
+    }
+
+    /// Has the shard go on with what is spread over time; whether there is more to do at once.
+    fn work(&mut self, now: Timestamp) -> bool {
+        self.work_at = self.shard.work(now);
+        self.apply_effects();
+        self.work_at.is_some_and(|at| at <= now)
     }
 
     /// Enters every ring that has something and handles its completions. Everything that had
@@ -210,9 +228,11 @@ impl<S: Sweeper> UringEngine<S> {
             member.resume_accepting(now);
         }
         if std::mem::take(&mut self.woken) {
+            // Later than whatever was opened in this turn.
+            let now = self.clock.now();
             while let Some(command) = self.mailbox.take() {
-                if command.obey(&mut self.shard, now) {
-                    self.house.stop(now);
+                if let Some(timeout) = command.obey(&mut self.shard, now) {
+                    self.house.stop(now, timeout);
                 }
             }
             self.apply_effects();
@@ -221,8 +241,6 @@ impl<S: Sweeper> UringEngine<S> {
             for member in &mut self.members {
                 member.stop_accepting();
             }
-            self.shard.stop(EXPIRED_PER_TURN_MAX, now);
-            self.apply_effects();
         }
     }
 

@@ -50,6 +50,7 @@ use self::output::BufferPool;
 pub use self::output::SendFailed;
 pub use self::policy::{Activity, Policy};
 use crate::limits::EXPIRED_PER_TURN_MAX;
+use crate::mutants::{Mutant, is};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::protocol::address::PeerAddress;
@@ -120,6 +121,8 @@ pub struct Shard<S, C> {
     /// Whom a limit counts each session for, by its index; empty where none does.
     counted_for: Vec<PeerAddress>,
     expired: Vec<u32>,
+    /// When bytes or the end of a send were last reported: a sweep may be of an earlier time.
+    latest: Timestamp,
     stopping: bool,
     /// All sessions below this index have been closed by `stop`.
     stop_cursor: u32,
@@ -150,6 +153,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             deadlines: DeadlineCache::default(),
             senders: Vec::new(),
             expired: Vec::new(),
+            latest: Timestamp::ZERO,
             stopping: false,
             stop_cursor: 0,
         }
@@ -192,7 +196,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         session.phase = phase;
         let deadline = self.policy.deadline(&session);
         let key = self.sessions.insert(session);
-        self.counters.opened += 1;
+        self.counters.opened += u64::from(!is(Mutant::OpenedNotCounted));
         self.counters.open += 1;
         self.sweeper.insert(key.index, deadline);
         if let (Phase::AwaitingHello, Some(from)) = (phase, from) {
@@ -209,6 +213,7 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     /// Bytes came.
     pub fn received(&mut self, key: SessionKey, bytes: &[u8], now: Timestamp) {
+        self.latest = now;
         let Some(session) = self.sessions.get_mut(key) else {
             self.counters.stale_events += 1;
             return;
@@ -408,6 +413,8 @@ impl<S: Sweeper, C> Shard<S, C> {
         if self.senders.is_empty() {
             return;
         }
+        // After a pause of the process within a turn, a send may have begun long after `now`.
+        let begun = self.latest.max(now);
         let mut senders = std::mem::take(&mut self.senders);
         for key in senders.drain(..) {
             let Some(session) = self.sessions.get_mut(key) else { continue };
@@ -417,7 +424,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             }
             let stall_timeout = self.policy.stall_timeout;
             let outbox = session.outbox.get_or_insert_default();
-            outbox.stalled_until.get_or_insert(now + stall_timeout);
+            outbox.stalled_until.get_or_insert(begun + stall_timeout);
             self.refile(key, now);
         }
         self.senders = senders;

@@ -1,5 +1,5 @@
-//! Planted bugs, to see that the simulator finds them. Without the feature `mutants` there are none,
-//! and [`is`] is a constant.
+//! Planted bugs, to see that the simulator finds them. Without the feature `mutants` there are
+//! none, and [`is`] is a constant.
 
 use std::cell::Cell;
 

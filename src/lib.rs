@@ -44,6 +44,7 @@ pub mod host;
 #[forbid(unsafe_code)]
 pub mod limits;
 #[forbid(unsafe_code)]
+pub mod mutants;
 pub mod outgoing;
 #[forbid(unsafe_code)]
 pub mod protocol;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::Add;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A point in time: nanoseconds since the origin of a [`Clock`]. 64 bits last 584 years.
@@ -109,8 +110,17 @@ impl TickLength {
 /// The only reader of a clock: monotonic, it stands still while the machine is suspended.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    origin: Instant,
+    source: Source,
     unix_at_origin: Duration,
+}
+
+/// Where time comes from. The branch is always the same one, and lost beside reading the clock.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// Since this moment.
+    Machine(Instant),
+    /// The nanoseconds that a simulator has let pass.
+    Simulated(&'static AtomicU64),
 }
 
 impl Clock {
@@ -118,7 +128,12 @@ impl Clock {
     #[expect(clippy::new_without_default, reason = "reading a clock is no default value")]
     pub fn new() -> Clock {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Clock { origin: Instant::now(), unix_at_origin: unix.unwrap_or_default() }
+        Clock { source: Source::Machine(Instant::now()), unix_at_origin: unix.unwrap_or_default() }
+    }
+
+    /// A clock that shows so many nanoseconds as `nanos` holds.
+    pub const fn simulated(nanos: &'static AtomicU64) -> Clock {
+        Clock { source: Source::Simulated(nanos), unix_at_origin: Duration::ZERO }
     }
 
     /// What the wall clock showed at the origin, since 1970. It may be set later on; this clock
@@ -129,8 +144,12 @@ impl Clock {
 
     /// The present.
     pub fn now(&self) -> Timestamp {
-        let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Timestamp(nanos)
+        Timestamp(match self.source {
+            Source::Machine(origin) => {
+                u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+            }
+            Source::Simulated(nanos) => nanos.load(Ordering::Relaxed),
+        })
     }
 }
 

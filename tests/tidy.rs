@@ -9,6 +9,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("limits", &["outgoing"]),
     ("time", &[]),
     ("units", &[]),
+    ("mutants", &[]),
     ("counters", &[]),
     ("sys", &[]),
     ("outgoing", &[]),
@@ -16,14 +17,17 @@ const WALLS: &[(&str, &[&str])] = &[
     ("sweep", &["limits", "time"]),
     ("ring", &["counters", "limits", "outgoing"]),
     ("session", &["limits", "outgoing", "protocol", "time"]),
-    ("shard", &["counters", "limits", "outgoing", "protocol", "session", "sweep", "time"]),
+    (
+        "shard",
+        &["counters", "limits", "mutants", "outgoing", "protocol", "session", "sweep", "time"],
+    ),
     ("socket", &["limits", "protocol"]),
     ("host", &["limits"]),
     (
         "engine",
         &[
-            "counters", "limits", "outgoing", "protocol", "ring", "session", "shard", "socket",
-            "sweep", "sys", "time",
+            "counters", "limits", "mutants", "outgoing", "protocol", "ring", "session", "shard",
+            "socket", "sweep", "sys", "time",
         ],
     ),
     ("report", &["engine", "ring", "shard"]),

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 
 use super::{EngineCounters, EngineReport, Status, thread_cpu_us};
 use crate::limits::{PUBLISH_INTERVAL, SWEEP_US_MAX};
+use crate::mutants::{Mutant, is};
 use crate::ring::RingCounters;
 use crate::shard::Shard;
 use crate::sweep::{Progress, Sweeper};
@@ -56,7 +57,15 @@ impl Housekeeper {
             return Progress::Done;
         }
         let begun = self.clock.now();
-        let progress = shard.advance(now);
+        let length = self.tick.as_duration();
+        let progress = if is(Mutant::OneTickEarly) {
+            shard.advance(now + length)
+        } else if is(Mutant::OneTickLate) {
+            let nanos = now.as_nanos().saturating_sub(length.as_nanos() as u64);
+            shard.advance(Timestamp::from_nanos(nanos))
+        } else {
+            shard.advance(now)
+        };
         let took = self.clock.now().since(begun);
         if progress == Progress::Done {
             self.swept = self.tick.current(now);

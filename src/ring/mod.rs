@@ -16,6 +16,7 @@
 mod buffers;
 mod connect;
 mod error;
+mod face;
 mod peer_name;
 mod restrictions;
 mod setup;
@@ -34,6 +35,8 @@ pub use self::buffers::Buffer;
 use self::buffers::BufferRing;
 use self::connect::AddressArena;
 pub use self::error::{KERNEL_NEEDED, RingError};
+pub use self::face::RingFace;
+pub use self::peer_name::Name;
 use self::peer_name::PeerNames;
 pub use self::setup::{RingConfig, RingRole, probe_asking_server, probe_client, probe_server};
 pub use self::tag::{Op, Tag};
@@ -43,7 +46,7 @@ use crate::outgoing::Outgoing;
 
 /// Something that the kernel reports.
 #[derive(Debug)]
-pub struct Completion {
+pub struct Completion<B = Buffer> {
     /// Which operation, and whose.
     pub tag: Tag,
     /// What the system call would have returned: a count or slot, or a negated errno.
@@ -51,7 +54,7 @@ pub struct Completion {
     /// Whether the operation goes on (multishot). If not, this was its last word.
     pub more: bool,
     /// The bytes that arrived; give it back with [`Ring::release`].
-    pub buffer: Option<Buffer>,
+    pub buffer: Option<B>,
     /// The bytes of a [`Ring::send`], back from the kernel, with the cursor where it was.
     pub outgoing: Option<Outgoing>,
 }

@@ -11,7 +11,7 @@ use super::tag::{Op, Tag};
 use super::{Completion, Ring};
 
 /// A `sockaddr_in6`, or a `sockaddr_in` at its front.
-type Name = [u8; 28];
+pub type Name = [u8; 28];
 
 /// Where the kernel writes the names, by slot, until they are taken.
 pub(super) type PeerNames = HashMap<u32, Box<Name>>;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::millis;
 use super::policy::Policy;
 use crate::limits::GOODBYE_TIMEOUT;
+use crate::mutants::{Mutant, is};
 use crate::session::CloseReason;
 use crate::session::{Phase, ServerPing, Session};
 use crate::time::{Tick, Timestamp};
@@ -46,7 +47,10 @@ impl Policy {
         let base = match session.phase {
             Phase::AwaitingProxy | Phase::AwaitingHello => {
                 let timeout = self.hello_timeout.min(self.idle_timeout);
-                (session.opened_at + timeout, CloseReason::HelloTimeout)
+                match is(Mutant::HelloTimeoutMissed) {
+                    true => (NEVER, CloseReason::HelloTimeout),
+                    false => (session.opened_at + timeout, CloseReason::HelloTimeout),
+                }
             }
             Phase::Live | Phase::Closing => {
                 let timeout = Duration::from_millis(u64::from(session.idle_timeout_ms));
@@ -59,6 +63,7 @@ impl Policy {
                 (session.last_activity + GOODBYE_TIMEOUT, session.parting)
             }
         };
+        let (no_frame, no_stall) = (is(Mutant::FrameTimeoutMissed), is(Mutant::StallTimeoutMissed));
         let frame =
             session.partial.as_ref().map(|partial| (partial.due, CloseReason::FrameTimeout));
         let stall = session
@@ -66,7 +71,7 @@ impl Policy {
             .as_ref()
             .and_then(|outbox| outbox.stalled_until)
             .map(|due| (due, CloseReason::StallTimeout));
-        [frame, stall]
+        [frame.filter(|_| !no_frame), stall.filter(|_| !no_stall)]
             .into_iter()
             .flatten()
             .fold(base, |first, other| if other.0 < first.0 { other } else { first })

@@ -63,6 +63,7 @@ pub use self::push::{PushMessage, PushRefused, PushTooLong};
 pub use self::push_book::PushAccount;
 use self::push_book::PushBook;
 use crate::limits::EXPIRED_PER_TURN_MAX;
+use crate::mutants::{Mutant, is};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::protocol::address::PeerAddress;
@@ -139,6 +140,8 @@ pub struct Shard<S, C> {
     broadcasts: VecDeque<Broadcast>,
     /// Once the server is stopping.
     drain: Option<Drain>,
+    /// When bytes or the end of a send were last reported: a sweep may be of an earlier time.
+    latest: Timestamp,
 }
 
 impl<S: Sweeper, C> Shard<S, C> {
@@ -170,6 +173,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             pushes: PushBook::default(),
             broadcasts: VecDeque::new(),
             drain: None,
+            latest: Timestamp::ZERO,
         }
     }
 
@@ -210,7 +214,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         session.phase = phase;
         let deadline = self.policy.deadline(&session);
         let key = self.sessions.insert(session);
-        self.counters.opened += 1;
+        self.counters.opened += u64::from(!is(Mutant::OpenedNotCounted));
         self.counters.open += 1;
         let id = SessionId::new(self.number, key);
         self.application.call(|handler, actions| handler.opened(id, actions));
@@ -229,6 +233,7 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     /// Bytes came.
     pub fn received(&mut self, key: SessionKey, bytes: &[u8], now: Timestamp) {
+        self.latest = now;
         let Some(session) = self.sessions.get_mut(key) else {
             self.counters.stale_events += 1;
             return;
@@ -347,7 +352,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             return None;
         }
         self.go_on_broadcasting(now);
-        if self.is_stopping() {
+        if self.is_stopping() && !is(Mutant::StopLeavesSessions) {
             self.stop(EXPIRED_PER_TURN_MAX, now);
         }
         let next = [self.next_broadcast_at(now), self.next_drain_at(now)];
@@ -448,6 +453,8 @@ impl<S: Sweeper, C> Shard<S, C> {
         if self.senders.is_empty() {
             return;
         }
+        // After a pause of the process within a turn, a send may have begun long after `now`.
+        let begun = self.latest.max(now);
         let mut senders = std::mem::take(&mut self.senders);
         for key in senders.drain(..) {
             let Some(session) = self.sessions.get_mut(key) else { continue };
@@ -457,7 +464,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             }
             let stall_timeout = self.policy.stall_timeout;
             let outbox = session.outbox.get_or_insert_default();
-            outbox.stalled_until.get_or_insert(now + stall_timeout);
+            outbox.stalled_until.get_or_insert(begun + stall_timeout);
             self.refile(key, now);
         }
         self.senders = senders;

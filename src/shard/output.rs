@@ -11,6 +11,7 @@ use super::ping::ping;
 use super::pongs::pongs;
 use super::{Activity, CloseReason, Counters, Effect, PushDrop, Shard};
 use crate::limits::{PENDING_PONGS_MAX, SMALL_BUFFER_POOL_MAX};
+use crate::mutants::{Mutant, is};
 use crate::outgoing::{Outgoing, SMALL_BUFFER_BYTES, SmallBuffer};
 use crate::protocol::Protocol;
 use crate::session::{Item, Phase, Sending, ServerPing, Session, SessionKey};
@@ -62,7 +63,7 @@ fn note_heartbeat<C>(
 ) -> Result<(), CloseReason> {
     session.pongs_unanswered += 1;
     context.counters.heartbeats_pending += 1;
-    if session.pongs_unanswered > PENDING_PONGS_MAX {
+    if session.pongs_unanswered + u8::from(is(Mutant::FloodOffByOne)) > PENDING_PONGS_MAX {
         return Err(CloseReason::PingFlood);
     }
     Ok(())
@@ -146,6 +147,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         result: Result<usize, SendFailed>,
         now: Timestamp,
     ) {
+        self.latest = now;
         let Some(session) = self.sessions.get_mut(key) else {
             self.counters.stale_events += 1;
             return;
@@ -180,6 +182,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             self.close(key, reason);
             return;
         }
+        let rest = rest.filter(|_| !is(Mutant::RestLost));
         match rest {
             Some(rest) => self.resend(key, sending, rest, sent_bytes, now),
             None => {
@@ -357,7 +360,10 @@ fn settle<C>(session: &mut Session<C>, sending: Sending, answered: bool, counter
     counters.heartbeats_pending -= u64::from(pongs);
     counters.server_pings_sent += u64::from(answered && matches!(sending, Sending::Ping { .. }));
     match answered {
-        true => counters.heartbeats_answered += u64::from(pongs),
+        true => {
+            let times = 1 + u64::from(is(Mutant::PongCountedTwice));
+            counters.heartbeats_answered += times * u64::from(pongs);
+        }
         false => counters.heartbeats_dropped += u64::from(pongs),
     }
 }

@@ -8,6 +8,7 @@ use super::millis;
 use super::output::{BufferPool, queue_message, queue_pong, queue_static_pong};
 use super::terms::Terms;
 use crate::limits::TICKET_BYTES_MAX;
+use crate::mutants::{Mutant, is};
 use crate::outgoing::Outgoing;
 use crate::protocol::frame::{Frame, FrameError, Parsed, parse};
 use crate::session::{CloseReason, Partial, Phase, Session, Unfinished};
@@ -51,6 +52,9 @@ fn finish_partial<'b, C>(
     let Some(mut partial) = session.partial.take() else { return Ok(bytes) };
     let Unfinished::Bytes(front) = &mut partial.unfinished else { return Ok(bytes) };
     let mut rest = bytes;
+    if is(Mutant::FrontDropped) {
+        front.clear();
+    }
     loop {
         match parse(front, frame_bytes_max(session, context))? {
             Parsed::Whole(frame, _) => {
@@ -183,6 +187,7 @@ pub(super) fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
 impl From<FrameError> for CloseReason {
     fn from(error: FrameError) -> CloseReason {
         match error {
+            FrameError::LengthZero if is(Mutant::WrongReason) => CloseReason::IllegalOversize,
             FrameError::LengthZero => CloseReason::IllegalLengthZero,
             FrameError::Oversize => CloseReason::IllegalOversize,
             FrameError::KindZero => CloseReason::IllegalKindZero,

@@ -14,15 +14,19 @@
 //! contended: the figures flatter the original.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Progress, Sweeper};
 use crate::time::Tick;
 
+/// Hashed without a random key, so that a run can be repeated.
+type Sessions = HashMap<u32, Tick, BuildHasherDefault<DefaultHasher>>;
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct MapScan {
-    sessions: Mutex<HashMap<u32, Tick>>,
+    sessions: Mutex<Sessions>,
     entries_visited: u64,
 }
 
@@ -32,7 +36,7 @@ impl MapScan {
         MapScan { sessions: Mutex::default(), entries_visited: 0 }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Tick>> {
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

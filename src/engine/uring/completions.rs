@@ -4,8 +4,9 @@ use super::connection::{Connection, Step};
 use super::member::NOBODY;
 use super::{MAIN, UringEngine};
 use crate::engine::Arming;
+use crate::mutants::{Mutant, is};
 use crate::protocol::address::PeerAddress;
-use crate::ring::{Completion, Op, Tag};
+use crate::ring::{Completion, Op, RingFace, Tag};
 use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed};
 use crate::sweep::Sweeper;
@@ -20,8 +21,13 @@ pub(super) fn tag_of(op: Op, key: SessionKey) -> Tag {
     Tag::new(op, key.generation, key.index)
 }
 
-impl<S: Sweeper> UringEngine<S> {
-    pub(super) fn handle(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
+    pub(super) fn handle(
+        &mut self,
+        ring: usize,
+        completion: Completion<R::Buffer>,
+        now: Timestamp,
+    ) {
         match completion.tag.op {
             Op::Receive => self.on_receive(ring, completion, now),
             Op::Poll => self.on_poll(&completion, now),
@@ -37,19 +43,21 @@ impl<S: Sweeper> UringEngine<S> {
             // A cancellation that found nothing was overtaken by the end of its target.
             Op::Cancel => {}
             Op::Connect | Op::ConnectSetup | Op::SendOwned => {
-                debug_assert!(false, "a server opens no connections: {completion:?}");
+                debug_assert!(false, "a server opens no connections: {:?}", completion.tag);
             }
         }
     }
 
-    fn on_receive(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+    fn on_receive(&mut self, ring: usize, completion: Completion<R::Buffer>, now: Timestamp) {
         let Completion { tag, result, more, buffer, .. } = completion;
         let key = key_of(tag);
         let had_bytes = buffer.is_some();
         if let Some(buffer) = buffer {
             let bytes = self.members[ring].ring.bytes(&buffer);
             self.shard.received(key, bytes, now);
-            self.members[ring].ring.release(buffer);
+            if !is(Mutant::BufferNotReturned) {
+                self.members[ring].ring.release(buffer);
+            }
         }
         if more {
             return;
@@ -68,19 +76,23 @@ impl<S: Sweeper> UringEngine<S> {
         match result {
             1.. => {
                 self.counters.receives_rearmed += 1;
-                self.arm(key);
+                if !is(Mutant::RearmForgotten) {
+                    self.arm(key);
+                }
             }
             0 => self.shard.receive_ended(key, ReceiveEnd::Closed, now),
             error if error == -libc::ENOBUFS => {
                 // No buffer was free. Armed at once it would fail again: wait for the buffers.
                 self.counters.receives_starved += 1;
-                self.members[ring].starved.push_back(key);
+                if !is(Mutant::StarvedForgotten) {
+                    self.members[ring].starved.push_back(key);
+                }
             }
             _ => self.shard.receive_ended(key, ReceiveEnd::Failed, now),
         }
     }
 
-    fn on_send(&mut self, completion: Completion, now: Timestamp) {
+    fn on_send(&mut self, completion: Completion<R::Buffer>, now: Timestamp) {
         let key = key_of(completion.tag);
         if let Some(connection) = self.shard.connection_mut(key) {
             connection.set_sending(false);
@@ -90,7 +102,7 @@ impl<S: Sweeper> UringEngine<S> {
         self.go_on_closing(key);
     }
 
-    fn on_accept(&mut self, ring: usize, completion: &Completion, now: Timestamp) {
+    fn on_accept(&mut self, ring: usize, completion: &Completion<R::Buffer>, now: Timestamp) {
         let member = &mut self.members[ring];
         if !completion.more {
             member.accept_ended(completion.tag.index);
@@ -117,13 +129,13 @@ impl<S: Sweeper> UringEngine<S> {
                 }
             }
         }
-        if !completion.more && self.members[ring].arm_listeners() {
+        if !completion.more && !is(Mutant::AcceptNotRearmed) && self.members[ring].arm_listeners() {
             self.counters.accepts_rearmed += 1;
         }
     }
 
     /// The kernel has told from where the connection in a slot comes, or has not.
-    fn on_peer_name(&mut self, ring: usize, completion: &Completion, now: Timestamp) {
+    fn on_peer_name(&mut self, ring: usize, completion: &Completion<R::Buffer>, now: Timestamp) {
         let name = self.members[ring].ring.take_peer_name(completion);
         let from = name.and_then(|name| PeerAddress::from_sockaddr(&*name));
         let Tag { index: slot, generation: listener, .. } = completion.tag;
@@ -150,7 +162,7 @@ impl<S: Sweeper> UringEngine<S> {
 
     fn on_close(&mut self, ring: usize, tag: Tag) {
         self.members[ring].slot_freed();
-        if tag.index != NOBODY {
+        if tag.index != NOBODY && !is(Mutant::ReleaseForgotten) {
             self.shard.released(key_of(tag));
         }
     }
@@ -176,6 +188,12 @@ impl<S: Sweeper> UringEngine<S> {
     fn begin_closing(&mut self, key: SessionKey) {
         let Some(connection) = self.shard.connection_mut(key) else { return };
         connection.set_closing();
+        if is(Mutant::CloseWithoutCancel) {
+            connection.armed = false;
+        }
+        if is(Mutant::CloseWithoutWaiting) {
+            connection.set_sending(false);
+        }
         let ring = &mut self.members[usize::from(connection.ring)].ring;
         if connection.armed {
             let op = match self.tuning.arming {

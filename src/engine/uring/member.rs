@@ -12,7 +12,7 @@ use socket2::SockRef;
 use crate::engine::{EngineCounters, Tuning};
 use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
 use crate::protocol::Protocol;
-use crate::ring::{Op, Ring, RingConfig, RingError, RingRole, Tag};
+use crate::ring::{Op, Ring, RingConfig, RingError, RingFace, RingRole, Tag};
 use crate::session::SessionKey;
 use crate::socket::Listener;
 use crate::time::Timestamp;
@@ -21,8 +21,8 @@ use crate::time::Timestamp;
 pub(super) const NOBODY: u32 = u32::MAX;
 
 /// A ring of the group.
-pub(super) struct Member {
-    pub(super) ring: Ring,
+pub(super) struct Member<R = Ring> {
+    pub(super) ring: R,
     listeners: Vec<Accepting>,
     slots: u32,
     slots_used: u32,
@@ -56,22 +56,25 @@ impl Accepting {
     }
 }
 
-impl Member {
-    pub(super) fn new(
-        role: RingRole,
-        listeners: Vec<Listener>,
-        tuning: &Tuning,
-    ) -> Result<Member, RingError> {
-        let ring = Ring::new(&RingConfig {
-            role,
-            slots: tuning.slots,
-            submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
-            completion_entries: tuning.completion_entries,
-            buffers: tuning.buffers,
-            buffer_bytes: tuning.buffer_bytes,
-        })?;
+/// A ring of the kernel's, as `tuning` has it.
+///
+/// # Errors
+/// If the kernel refuses, with the cure.
+pub(super) fn server_ring(role: RingRole, tuning: &Tuning) -> Result<Ring, RingError> {
+    Ring::new(&RingConfig {
+        role,
+        slots: tuning.slots,
+        submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
+        completion_entries: tuning.completion_entries,
+        buffers: tuning.buffers,
+        buffer_bytes: tuning.buffer_bytes,
+    })
+}
+
+impl<R: RingFace> Member<R> {
+    pub(super) fn new(ring: R, listeners: Vec<Listener>, tuning: &Tuning) -> Member<R> {
         let listeners = listeners.into_iter().map(Accepting::new).collect();
-        Ok(Member {
+        Member {
             ring,
             listeners,
             slots: tuning.slots,
@@ -82,7 +85,7 @@ impl Member {
             accepting: true,
             hasty: false,
             quiet: false,
-        })
+        }
     }
 
     /// Has the kernel tell from where the connection in `slot` comes that `listener` has accepted.

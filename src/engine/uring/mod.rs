@@ -18,13 +18,14 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 pub use self::connection::Connection;
-use self::member::Member;
+use self::member::{Member, server_ring};
 use crate::engine::housekeeper::Housekeeper;
 use crate::engine::{
     EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Tuning, pin_to,
 };
 use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX};
-use crate::ring::{Completion, Op, RingCounters, RingError, RingRole, Tag, Wait};
+use crate::mutants::{Mutant, is};
+use crate::ring::{Completion, Op, Ring, RingCounters, RingError, RingFace, RingRole, Tag, Wait};
 use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::{Clock, TickLength, Timestamp};
@@ -33,19 +34,21 @@ use crate::time::{Clock, TickLength, Timestamp};
 const MAIN: usize = 0;
 
 /// A shard and the rings that carry its connections.
-pub struct UringEngine<S> {
+pub struct UringEngine<S, R: RingFace = Ring> {
     clock: Clock,
     house: Housekeeper,
     tuning: Tuning,
-    members: Vec<Member>,
+    members: Vec<Member<R>>,
     shard: Shard<S, Connection>,
     mailbox: Mailbox,
     counters: EngineCounters,
-    batch: Vec<Completion>,
+    batch: Vec<Completion<R::Buffer>>,
     effects: Vec<Effect>,
     woken: bool,
     /// When the shard has to go on with what is spread over time.
     work_at: Option<Timestamp>,
+    /// Something was left undone in the last turn.
+    unfinished: bool,
 }
 
 impl<S: Sweeper> UringEngine<S> {
@@ -68,13 +71,32 @@ impl<S: Sweeper> UringEngine<S> {
             true => RingRole::AskingServer,
             false => RingRole::Server,
         };
-        let mut members = Vec::with_capacity(config.listeners.len());
-        for listeners in config.listeners {
-            let member = Member::new(role, listeners, &config.tuning)?;
+        let rings = (0..config.listeners.len())
+            .map(|_| server_ring(role, &config.tuning))
+            .collect::<Result<Vec<_>, _>>()?;
+        UringEngine::over(rings, config, clock, tick, shard, mailbox)
+    }
+}
+
+impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
+    /// The engine over rings that are there, as many as `config` has lists of listeners.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn over(
+        rings: Vec<R>,
+        config: EngineConfig,
+        clock: Clock,
+        tick: TickLength,
+        shard: Shard<S, Connection>,
+        mailbox: Mailbox,
+    ) -> Result<UringEngine<S, R>, EngineError> {
+        let mut members = Vec::with_capacity(rings.len());
+        for (ring, listeners) in rings.into_iter().zip(config.listeners) {
             if members.len() != MAIN {
-                member.ring.signal_by(mailbox.bell())?;
+                ring.signal_by(mailbox.bell())?;
             }
-            members.push(member);
+            members.push(Member::new(ring, listeners, &config.tuning));
         }
         Ok(UringEngine {
             clock,
@@ -88,6 +110,7 @@ impl<S: Sweeper> UringEngine<S> {
             effects: Vec::new(),
             woken: false,
             work_at: None,
+            unfinished: false,
         })
     }
 
@@ -96,24 +119,39 @@ impl<S: Sweeper> UringEngine<S> {
     /// # Errors
     /// If a ring fails as a whole.
     pub fn run(mut self) -> Result<EngineReport, EngineError> {
+        self.start();
+        while !self.finished() {
+            self.turn()?;
+        }
+        Ok(self.publish())
+    }
+
+    /// What comes before the first turn.
+    pub fn start(&mut self) {
         for member in &mut self.members {
             member.arm_listeners();
         }
         self.listen_to_bell();
-        let mut unfinished = false;
-        while !self.finished() {
-            self.counters.turns += 1;
-            self.sleep(unfinished)?;
-            let now = self.clock.now();
-            let heard_until = self.collect(now)?;
-            unfinished = heard_until < now;
-            if self.sweep(heard_until) == Progress::More {
-                unfinished = true;
-            }
-            self.keep_house(now);
-            unfinished |= self.work(now);
+    }
+
+    /// One turn of the loop: from one sleep to the next.
+    ///
+    /// # Errors
+    /// If a ring fails as a whole.
+    pub fn turn(&mut self) -> Result<(), EngineError> {
+        self.counters.turns += 1;
+        self.sleep(self.unfinished)?;
+        let now = self.clock.now();
+        let heard_until = self.collect(now)?;
+        let heard_until =
+            if is(Mutant::HeardUntilIgnored) { self.clock.now() } else { heard_until };
+        self.unfinished = heard_until < now;
+        if self.sweep(heard_until) == Progress::More {
+            self.unfinished = true;
         }
-        Ok(self.publish())
+        self.keep_house(now);
+        self.unfinished |= self.work(now);
+        Ok(())
     }
 
     /// Submits what the main ring has queued and sleeps, unless there is work to do at once.
@@ -180,7 +218,7 @@ impl<S: Sweeper> UringEngine<S> {
             || Self::needs_submit(index, member, sweep_due)
     }
 
-    fn needs_submit(index: usize, member: &mut Member, sweep_due: bool) -> bool {
+    fn needs_submit(index: usize, member: &mut Member<R>, sweep_due: bool) -> bool {
         !member.starved.is_empty()
             || (index != MAIN || sweep_due || member.hasty) && member.ring.has_submissions()
     }
@@ -245,7 +283,7 @@ impl<S: Sweeper> UringEngine<S> {
     }
 
     /// Whether the engine was told to stop and everybody has gone, or has had the time to go.
-    fn finished(&self) -> bool {
+    pub fn finished(&self) -> bool {
         if !self.house.is_stopping() {
             return false;
         }
@@ -261,7 +299,7 @@ impl<S: Sweeper> UringEngine<S> {
     }
 
     /// Brings the account up to date and publishes it.
-    fn publish(&mut self) -> EngineReport {
+    pub fn publish(&mut self) -> EngineReport {
         let mut ring = RingCounters::default();
         self.counters.buffers_held = 0;
         for member in &self.members {

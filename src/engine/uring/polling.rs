@@ -9,7 +9,8 @@
 
 use super::UringEngine;
 use super::completions::{key_of, tag_of};
-use crate::ring::{Completion, Op};
+use crate::mutants::{Mutant, is};
+use crate::ring::{Completion, Op, RingFace};
 use crate::session::SessionKey;
 use crate::shard::ReceiveEnd;
 use crate::sweep::Sweeper;
@@ -18,8 +19,8 @@ use crate::time::Timestamp;
 /// What a poll says when the peer has closed its side, or the connection has failed.
 const END_EVENTS: i32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
 
-impl<S: Sweeper> UringEngine<S> {
-    pub(super) fn on_poll(&mut self, completion: &Completion, now: Timestamp) {
+impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
+    pub(super) fn on_poll(&mut self, completion: &Completion<R::Buffer>, now: Timestamp) {
         let key = key_of(completion.tag);
         let Some(connection) = self.shard.connection_mut(key) else {
             self.shard.count_stale();
@@ -54,7 +55,12 @@ impl<S: Sweeper> UringEngine<S> {
         }
     }
 
-    pub(super) fn on_receive_once(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+    pub(super) fn on_receive_once(
+        &mut self,
+        ring: usize,
+        completion: Completion<R::Buffer>,
+        now: Timestamp,
+    ) {
         let Completion { tag, result, buffer, .. } = completion;
         let key = key_of(tag);
         if let Some(buffer) = buffer {
@@ -91,6 +97,7 @@ impl<S: Sweeper> UringEngine<S> {
                 connection.set_ended();
                 self.shard.receive_ended(key, ReceiveEnd::Failed, now);
             }
+            _ if is(Mutant::ReadAgainForgotten) => {}
             _ if again || filled || unread => self.read(key),
             _ => {}
         }

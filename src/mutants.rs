@@ -1,0 +1,80 @@
+//! Planted bugs, to see that the simulator finds them. Without the feature `mutants` there are
+//! none, and [`is`] is a constant.
+
+use std::cell::Cell;
+
+/// A bug that can be planted.
+#[expect(missing_docs, reason = "their names say what they do")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    OneTickEarly,
+    OneTickLate,
+    HeardUntilIgnored,
+    RearmForgotten,
+    CloseWithoutCancel,
+    CloseWithoutWaiting,
+    BufferNotReturned,
+    StarvedForgotten,
+    AcceptNotRearmed,
+    StopLeavesSessions,
+    OpenedNotCounted,
+    RestLost,
+    PongCountedTwice,
+    FloodOffByOne,
+    FrontDropped,
+    HelloTimeoutMissed,
+    FrameTimeoutMissed,
+    StallTimeoutMissed,
+    WrongReason,
+    ReadAgainForgotten,
+    ReleaseForgotten,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: &[Mutant] = &[
+        Mutant::OneTickEarly,
+        Mutant::OneTickLate,
+        Mutant::HeardUntilIgnored,
+        Mutant::RearmForgotten,
+        Mutant::CloseWithoutCancel,
+        Mutant::CloseWithoutWaiting,
+        Mutant::BufferNotReturned,
+        Mutant::StarvedForgotten,
+        Mutant::AcceptNotRearmed,
+        Mutant::StopLeavesSessions,
+        Mutant::OpenedNotCounted,
+        Mutant::RestLost,
+        Mutant::PongCountedTwice,
+        Mutant::FloodOffByOne,
+        Mutant::FrontDropped,
+        Mutant::HelloTimeoutMissed,
+        Mutant::FrameTimeoutMissed,
+        Mutant::StallTimeoutMissed,
+        Mutant::WrongReason,
+        Mutant::ReadAgainForgotten,
+        Mutant::ReleaseForgotten,
+    ];
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
+}
+
+/// Plants a bug in this thread, or none.
+pub fn plant(mutant: Option<Mutant>) {
+    PLANTED.set(mutant);
+}
+
+/// Whether this bug is planted.
+#[cfg(feature = "mutants")]
+pub fn is(mutant: Mutant) -> bool {
+    PLANTED.get() == Some(mutant)
+}
+
+/// Whether this bug is planted: never.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn is(_mutant: Mutant) -> bool {
+    false
+}

@@ -162,6 +162,33 @@ fn a_rough_run_balances_on_both_sides() {
     }
 }
 
+/// Everybody is pushed to, and later told to go, while some are silent and some do not read: every
+/// receipt is counted on both sides, nobody is closed who must not be, and the server ends itself.
+#[test]
+fn a_broadcast_and_a_drain_balance_on_both_sides() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    for protocol in ["tcp", "ws"] {
+        let outcome = finish(start(&format!(
+            "--protocol {protocol} -c 500 --connect-rate 4k -i 300ms --idle-timeout 2s --silent 2% \
+             --slow 2% -d 5s --at 500ms:broadcast:64 --at 1s:broadcast:1KiB:1s --at 3500ms:drain:1s \
+             --slo push.latency.max<10s --slo events.2.affected_within_ms<10000"
+        )));
+        expect_clean(&outcome, 500.0, 10.0);
+        let slow = outcome.number("slow.clients");
+        let expected = 2.0 * (490.0 - slow);
+        assert_eq!(outcome.number("push.expected"), expected);
+        assert_eq!(outcome.number("push.received"), expected);
+        assert_eq!(outcome.number("push.server.requested"), 1_000.0);
+        let acked = if protocol == "tcp" { expected } else { 0.0 };
+        assert_eq!(outcome.number("push.acked"), acked);
+        assert_eq!(outcome.number("push.server.acknowledged"), acked);
+        assert_eq!(outcome.number("reconnect.drained"), 490.0 - slow);
+    }
+}
+
 /// A limit of 200 descriptors makes several rings necessary on both sides.
 #[test]
 fn several_rings_are_one_generator() {

@@ -181,6 +181,10 @@ impl Cli {
         ensure!(!zero(self.interval), "-i must be at least 1ms");
         ensure!(!zero(self.idle_timeout), "--idle-timeout must be at least 1ms");
         let is_websocket = self.spoken() == Protocol::WebSocket;
+        ensure!(
+            !(is_websocket && self.negotiate),
+            "--negotiate needs HELLO, which WebSocket has not: say -i and --idle-timeout"
+        );
         if self.no_hello || is_websocket {
             let what = if is_websocket { "WebSocket" } else { "--no-hello" };
             ensure!(

@@ -72,6 +72,10 @@ pub const CONNECTING_EXTRA: Duration = Duration::from_secs(30);
 /// How often a worker publishes what it has counted.
 pub const PUBLISH_EVERY: Duration = Duration::from_millis(20);
 
+/// The interval by which this host is judged before the server has told its own: that server's
+/// default.
+pub const INTERVAL_PRESUMED: Duration = Duration::from_secs(30);
+
 /// How long an own server may take to say that it is ready, and to end.
 pub const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use heartwheel::host::kib_field;
+
 /// A moment in the life of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessSample {
@@ -28,13 +30,6 @@ fn rss_bytes(pid: u32) -> Option<u64> {
         return Some(bytes);
     }
     kib_field(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
-}
-
-/// The value in bytes of a line like `Rss:   120 kB`.
-pub fn kib_field(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib * 1_024)
 }
 
 /// User and system time in clock ticks: fields 14 and 15, counted behind the name, which may hold

@@ -135,8 +135,7 @@ fn environment(task: &Task) -> Environment {
         kernel: sysctl("kernel/osrelease"),
         cpu: model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned(),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
-        memory_bytes: crate::host::process::kib_field(&read("/proc/meminfo"), "MemTotal:")
-            .unwrap_or(0),
+        memory_bytes: heartwheel::host::kib_field(&read("/proc/meminfo"), "MemTotal:").unwrap_or(0),
         descriptors_max: u64::from(task.slots_per_ring),
         tcp_mem_pages: sysctl("net/ipv4/tcp_mem"),
         netdev_max_backlog: sysctl("net/core/netdev_max_backlog"),

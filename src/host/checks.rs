@@ -83,7 +83,7 @@ const NETDEV_BACKLOG: u64 = 1_000;
 const LOOPBACK_BURST_FROM: u64 = 500_000;
 /// Descriptors of everything else on the host.
 const FILES_RESERVED: u64 = 1_000;
-/// Below a page even a socket under memory pressure cannot go on (tcp(7): the kernel's own default).
+/// Below a page a socket under memory pressure cannot go on (tcp(7): the kernel's own default).
 const SOCKET_BUFFER_BYTES_MIN: u64 = 4_096;
 /// Sockets in a chain of the TCP hash: at 8 a heartbeat was seen to cost a fifth more CPU.
 pub(super) const SOCKETS_PER_BUCKET_MAX: u64 = 2;

@@ -23,6 +23,7 @@ use crate::plan::Plan;
 use crate::report::{self, Evidence, Report};
 use crate::scenario::Scenario;
 use crate::scenario::admin::Admin;
+use crate::series::Series;
 use crate::server::Server;
 use crate::wire::Wire;
 use crate::worker::{Orders, Task};
@@ -73,6 +74,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         None => Some(Server::start(cli)?),
     };
     let server_pid = server.as_ref().map(Server::pid).or(cli.server_pid);
+    let series = Series::new();
     let generator = process::sample(std::process::id()).unwrap_or_default();
     let task = Arc::new(task(cli, server.as_ref(), descriptors)?);
     let warnings = warnings(cli, &task);
@@ -93,6 +95,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         server,
         server_pid,
         live,
+        series,
         interrupted,
         admin,
         next_event: 0,
@@ -100,7 +103,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         answers: Vec::new(),
     };
     let ending = conductor.conduct();
-    let Conductor { crew, server, interrupted, answers, .. } = conductor;
+    let Conductor { crew, server, series, interrupted, answers, .. } = conductor;
     let last = crew.snapshot();
     let terms_ms = (last.interval_ms, last.idle_timeout_ms);
     let ending = match ending {
@@ -126,6 +129,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         interrupted: interrupted.load(Ordering::Relaxed),
         server_pid,
         answers,
+        series: series.section(),
         steady_at: steady_at(&task),
         terms_ms,
     }))

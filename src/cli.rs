@@ -60,6 +60,9 @@ pub struct DoctorArgs {
     /// The clients (loadgen) run on this host too
     #[arg(long)]
     pub both_ends: bool,
+    /// Only the clients run on this host, and the kernel picks their ports
+    #[arg(long, conflicts_with = "both_ends")]
+    pub clients: bool,
     /// Where the server will listen, as for serve; repeatable
     #[arg(long, value_name = "URL")]
     pub listen: Vec<String>,

@@ -70,9 +70,13 @@ fn examine(args: &DoctorArgs) -> ExitCode {
     let diagnosis = Diagnosis::of_this_host(&Needs {
         connections: args.connections.0.clamp(1, u64::from(u32::MAX)),
         interval: args.heartbeat_interval.0,
-        ends: if args.both_ends { Ends::Both } else { Ends::Server },
+        ends: match (args.both_ends, args.clients) {
+            (true, _) => Ends::Both,
+            (_, true) => Ends::Clients,
+            _ => Ends::Server,
+        },
         listen: listen.iter().map(|listen| listen.address).collect(),
-        kernel_picks_ports: false,
+        kernel_picks_ports: args.clients,
     });
     if args.json {
         print_line(&diagnosis);

@@ -90,9 +90,22 @@ fn a_limit_of_this_process_is_seen_and_its_advice_is_right() {
     assert_eq!(limit(advised - 1)["status"].as_str(), SHORT);
 }
 
+/// One source address has 64,512 ports at most towards one server.
+#[test]
+fn clients_alone_are_bounded_by_their_ports() {
+    let output = doctor(&["-c", "70k", "--clients", "--json"]);
+    let found = json(&output);
+    assert_eq!((output.status.code(), found["ends"].as_str()), (Some(1), Some("clients")));
+    let verdict = found["verdict"].as_str().expect("a verdict");
+    assert!(verdict.contains("net.ipv4.ip_local_port_range"), "{verdict}");
+    assert!(!verdict.contains("reserved_ports"), "{verdict}");
+}
+
 #[test]
 fn nonsense_is_usage() {
-    for flags in [&["-c", "many"][..], &["--listen", "7400"], &["-i", "soon"]] {
+    for flags in
+        [&["-c", "many"][..], &["--listen", "7400"], &["-i", "soon"], &["--clients", "--both-ends"]]
+    {
         assert_eq!(doctor(flags).status.code(), Some(2), "{flags:?}");
     }
 }

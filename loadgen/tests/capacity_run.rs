@@ -100,6 +100,28 @@ fn a_run_that_is_stopped_cleans_up_too() {
     assert!(!namespaces().contains(&name), "{}", namespaces());
 }
 
+/// The host is played by a namespace of its own, so that nothing of the real one is changed.
+#[test]
+fn tuned_for_the_run_and_restored_after_it() {
+    if is_impossible() {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let bin = Path::new(env!("CARGO_BIN_EXE_loadgen")).parent().unwrap();
+    let script = "ip link set lo up && echo 16 > /proc/sys/net/core/somaxconn || exit 77
+                  \"$0\" --netns --tune --hash-entries 0 --bin \"$1\" -- \
+                      -c 200 -i 300ms --idle-timeout 2s -d 1s -o - --no-live
+                  echo \"exit=$? somaxconn=$(cat /proc/sys/net/core/somaxconn)\" >&2";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "sh", "-c", script]);
+    let output = command.arg(root.join("scripts/capacity-run")).arg(bin).output().unwrap();
+    let (_, err) = told(&output);
+    let applied = err.find("sysctl -w net.core.somaxconn=200").unwrap_or_else(|| panic!("{err}"));
+    let undone = err.find("sysctl -w net.core.somaxconn=16").unwrap_or_else(|| panic!("{err}"));
+    assert!(applied < undone, "{err}");
+    assert!(err.contains("exit=0 somaxconn=16"), "{err}");
+}
+
 #[test]
 fn a_poor_host_is_told_in_one_line_and_in_the_report() {
     if is_impossible() {

@@ -125,10 +125,14 @@ impl Diagnosis {
         };
         let bites = self.short().filter(|check| !TOLD_BY_ERRORS.contains(&check.name));
         let short: Vec<String> = bites.map(told).collect();
-        let both = if self.ends == super::Ends::Both { " --both-ends" } else { "" };
+        let ends = match self.ends {
+            super::Ends::Server => "",
+            super::Ends::Clients => " --clients",
+            super::Ends::Both => " --both-ends",
+        };
         (!short.is_empty()).then(|| {
             format!(
-                "this host falls short for {} connections: {}; `heartwheel doctor -c {}{both}` \
+                "this host falls short for {} connections: {}; `heartwheel doctor -c {}{ends}` \
                  tells why, and the commands",
                 self.connections,
                 short.join("; "),

@@ -30,6 +30,8 @@ Examples:
   loadgen --target tcp://127.0.0.1:7400 --target-admin 127.0.0.1:7480 -d 90s --at 60s:drain \
           --reconnect exp:1s..30s,full-jitter
       everybody is told to go, and comes back no earlier than the server said
+  loadgen -c 100k -i 10s -d 2m --html report.html
+      the report as a page with plots, besides the text
   loadgen --target tcp://127.0.0.1:7400 --no-hello -i 10s -c 20k
       a bare echo that knows no HELLO
 
@@ -162,6 +164,10 @@ pub struct Cli {
     /// Write the report as JSON; `-` is standard output, which then holds nothing else
     #[arg(short = 'o', long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+
+    /// Write the report as a page with plots: one file that needs neither network nor scripts
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 
     /// Plain progress lines even on a terminal
     #[arg(long)]

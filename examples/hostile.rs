@@ -1,8 +1,8 @@
 //! Hostile clients, for `scripts/netns-lab`: what a server on the open network meets every day.
 //!
-//! `hostile tcp://ADDR:PORT KIND SECONDS [CONNECTIONS]` keeps so many connections of that
-//! kind going, and prints one line of JSON that tells what it did. One thread, blocking connects, the
-//! rest non-blocking; it ends by itself.
+//! `hostile tcp://ADDR:PORT KIND SECONDS [CONNECTIONS]` keeps so many connections of that kind
+//! going, and prints one line of JSON that tells what it did. One thread, blocking connects,
+//! everything else non-blocking; it ends by itself.
 
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::Add;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A point in time: nanoseconds since the origin of a [`Clock`]. 64 bits last 584 years.
@@ -106,23 +107,65 @@ impl TickLength {
     }
 }
 
-/// The only reader of a clock: monotonic, it stands still while the machine is suspended.
+/// The only reader of a clock: monotonic, it stands still while the machine is suspended. Or a
+/// virtual one, which stands still until somebody moves it: for simulations.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    origin: Instant,
+    source: Source,
+}
+
+/// The branch on it is always taken the same way: next to the reading of a clock it is free.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Monotonic { origin: Instant },
+    Virtual(VirtualTime),
+}
+
+/// Virtual time: it passes when [`VirtualTime::advance_to`] says so.
+#[derive(Clone, Copy, Debug)]
+pub struct VirtualTime {
+    nanos: &'static AtomicU64,
+}
+
+impl VirtualTime {
+    /// A time that stands at its origin. Its 8 bytes are never freed, so that a [`Clock`] can be
+    /// copied about whatever its source: make one for a simulation, not one for an event.
+    #[expect(clippy::new_without_default, reason = "it keeps memory for ever: never by default")]
+    pub fn new() -> VirtualTime {
+        VirtualTime { nanos: Box::leak(Box::new(AtomicU64::new(0))) }
+    }
+
+    /// The present.
+    pub fn now(self) -> Timestamp {
+        Timestamp(self.nanos.load(Ordering::Relaxed))
+    }
+
+    /// Moves time on to `now`, never backwards.
+    pub fn advance_to(self, now: Timestamp) {
+        self.nanos.fetch_max(now.0, Ordering::Relaxed);
+    }
 }
 
 impl Clock {
     /// A clock whose origin is this moment.
     #[expect(clippy::new_without_default, reason = "reading a clock is no default value")]
     pub fn new() -> Clock {
-        Clock { origin: Instant::now() }
+        Clock { source: Source::Monotonic { origin: Instant::now() } }
+    }
+
+    /// A clock that shows `time`.
+    pub fn simulated(time: VirtualTime) -> Clock {
+        Clock { source: Source::Virtual(time) }
     }
 
     /// The present.
     pub fn now(&self) -> Timestamp {
-        let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Timestamp(nanos)
+        match self.source {
+            Source::Monotonic { origin } => {
+                Timestamp(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+            }
+            Source::Virtual(time) => time.now(),
+        }
     }
 }
 
@@ -138,6 +181,16 @@ mod tests {
             let start = tick.start(tick.deadline(due));
             assert!(due <= start && start.since(due) < tick.as_duration(), "{due:?} {start:?}");
         }
+    }
+
+    #[test]
+    fn virtual_time_stands_still_until_it_is_moved_and_never_goes_back() {
+        let time = VirtualTime::new();
+        let clock = Clock::simulated(time);
+        assert_eq!(clock.now(), Timestamp::ZERO);
+        time.advance_to(Timestamp(7));
+        time.advance_to(Timestamp(3));
+        assert_eq!((clock.now(), time.now()), (Timestamp(7), Timestamp(7)));
     }
 
     #[test]

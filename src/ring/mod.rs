@@ -16,6 +16,7 @@
 mod buffers;
 mod connect;
 mod error;
+mod face;
 mod restrictions;
 mod setup;
 mod tag;
@@ -29,10 +30,11 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-pub use self::buffers::Buffer;
 use self::buffers::BufferRing;
+pub use self::buffers::{Buffer, BufferNames};
 use self::connect::AddressArena;
 pub use self::error::{KERNEL_NEEDED, RingError};
+pub use self::face::RingFace;
 pub use self::setup::{RingConfig, RingRole, probe_client, probe_server};
 pub use self::tag::{Op, Tag};
 use crate::counters::counters;

@@ -9,13 +9,15 @@
 //! Cost: a hash-map operation for a touch. Only deadlines beyond the horizon pay it.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use crate::time::Tick;
 
 /// The far deadlines, by session index.
 #[derive(Debug)]
 pub(super) struct Far {
-    deadlines: HashMap<u32, Tick>,
+    /// With the same keys in every run: the order of its entries must not differ between runs.
+    deadlines: HashMap<u32, Tick, BuildHasherDefault<DefaultHasher>>,
     horizon_ticks: u64,
     next_review: u64,
 }
@@ -23,7 +25,7 @@ pub(super) struct Far {
 impl Far {
     /// `horizon_ticks`: those due sooner than this after the present are near.
     pub(super) fn new(horizon_ticks: u64, start: Tick) -> Far {
-        let mut far = Far { deadlines: HashMap::new(), horizon_ticks, next_review: 0 };
+        let mut far = Far { deadlines: HashMap::default(), horizon_ticks, next_review: 0 };
         far.schedule(start);
         far
     }

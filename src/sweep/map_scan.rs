@@ -14,15 +14,20 @@
 //! contended: the figures flatter the original.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Progress, Sweeper};
 use crate::time::Tick;
 
+/// The standard hash function, with the same keys in every run: so that who expires in the same
+/// tick comes out in the same order when a simulation is replayed.
+type Map = HashMap<u32, Tick, BuildHasherDefault<DefaultHasher>>;
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct MapScan {
-    sessions: Mutex<HashMap<u32, Tick>>,
+    sessions: Mutex<Map>,
     entries_visited: u64,
 }
 
@@ -32,7 +37,7 @@ impl MapScan {
         MapScan { sessions: Mutex::default(), entries_visited: 0 }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Tick>> {
+    fn lock(&self) -> MutexGuard<'_, Map> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

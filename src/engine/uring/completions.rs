@@ -4,7 +4,7 @@ use super::connection::{Connection, Step};
 use super::member::NOBODY;
 use super::{MAIN, UringEngine};
 use crate::engine::Arming;
-use crate::ring::{Completion, Op, Tag};
+use crate::ring::{Completion, Op, RingFace, Tag};
 use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed};
 use crate::sweep::Sweeper;
@@ -19,7 +19,7 @@ pub(super) fn tag_of(op: Op, key: SessionKey) -> Tag {
     Tag::new(op, key.generation, key.index)
 }
 
-impl<S: Sweeper> UringEngine<S> {
+impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
     pub(super) fn handle(&mut self, ring: usize, completion: Completion, now: Timestamp) {
         match completion.tag.op {
             Op::Receive => self.on_receive(ring, completion, now),

@@ -7,10 +7,10 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 
-use crate::engine::{EngineCounters, Tuning};
-use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
+use crate::engine::EngineCounters;
+use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR};
 use crate::protocol::Protocol;
-use crate::ring::{Op, Ring, RingConfig, RingError, RingRole, Tag};
+use crate::ring::{Op, RingFace, Tag};
 use crate::session::SessionKey;
 use crate::socket::Listener;
 use crate::time::Timestamp;
@@ -19,8 +19,8 @@ use crate::time::Timestamp;
 pub(super) const NOBODY: u32 = u32::MAX;
 
 /// A ring of the group.
-pub(super) struct Member {
-    pub(super) ring: Ring,
+pub(super) struct Member<R> {
+    pub(super) ring: R,
     listeners: Vec<Accepting>,
     slots: u32,
     slots_used: u32,
@@ -43,22 +43,14 @@ struct Accepting {
     armed: bool,
 }
 
-impl Member {
-    pub(super) fn new(listeners: Vec<Listener>, tuning: &Tuning) -> Result<Member, RingError> {
-        let ring = Ring::new(&RingConfig {
-            role: RingRole::Server,
-            slots: tuning.slots,
-            submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
-            completion_entries: tuning.completion_entries,
-            buffers: tuning.buffers,
-            buffer_bytes: tuning.buffer_bytes,
-        })?;
+impl<R: RingFace> Member<R> {
+    pub(super) fn new(ring: R, listeners: Vec<Listener>, slots: u32) -> Member<R> {
         let listeners =
             listeners.into_iter().map(|listener| Accepting { listener, armed: false }).collect();
-        Ok(Member {
+        Member {
             ring,
             listeners,
-            slots: tuning.slots,
+            slots,
             slots_used: 0,
             starved: VecDeque::new(),
             heard_until: Timestamp::ZERO,
@@ -66,7 +58,7 @@ impl Member {
             accepting: true,
             hasty: false,
             quiet: false,
-        })
+        }
     }
 
     /// Arms every listener that should be armed and is not. Whether any should be.

@@ -22,8 +22,12 @@ use crate::engine::housekeeper::Housekeeper;
 use crate::engine::{
     EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Tuning, pin_to,
 };
-use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX};
-use crate::ring::{Completion, Op, RingCounters, RingError, Tag, Wait};
+use crate::limits::{
+    COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX, SUBMISSION_ENTRIES,
+};
+use crate::ring::{
+    Completion, Op, Ring, RingConfig, RingCounters, RingError, RingFace, RingRole, Tag, Wait,
+};
 use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::{Clock, TickLength, Timestamp};
@@ -31,18 +35,20 @@ use crate::time::{Clock, TickLength, Timestamp};
 /// The ring that sleeps.
 const MAIN: usize = 0;
 
-/// A shard and the rings that carry its connections.
-pub struct UringEngine<S> {
+/// A shard and the rings that carry its connections: the kernel's, or simulated ones.
+pub struct UringEngine<S, R = Ring> {
     clock: Clock,
     house: Housekeeper,
     tuning: Tuning,
-    members: Vec<Member>,
+    members: Vec<Member<R>>,
     shard: Shard<S, Connection>,
     mailbox: Mailbox,
     counters: EngineCounters,
     batch: Vec<Completion>,
     effects: Vec<Effect>,
     woken: bool,
+    /// Something was left undone in the last turn: the next does not sleep.
+    unfinished: bool,
 }
 
 impl<S: Sweeper> UringEngine<S> {
@@ -61,13 +67,39 @@ impl<S: Sweeper> UringEngine<S> {
             pin_to(core)
                 .map_err(|source| EngineError::Setup { what: "pinning a thread", source })?;
         }
+        let tuning = &config.tuning;
+        let ring_config = RingConfig {
+            role: RingRole::Server,
+            slots: tuning.slots,
+            submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
+            completion_entries: tuning.completion_entries,
+            buffers: tuning.buffers,
+            buffer_bytes: tuning.buffer_bytes,
+        };
+        UringEngine::with_rings(config, clock, tick, shard, mailbox, |_| Ring::new(&ring_config))
+    }
+}
+
+impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
+    /// Takes the rings from `make_ring`, which is called with each one's number.
+    ///
+    /// # Errors
+    /// If `make_ring` fails.
+    pub fn with_rings(
+        config: EngineConfig,
+        clock: Clock,
+        tick: TickLength,
+        shard: Shard<S, Connection>,
+        mailbox: Mailbox,
+        mut make_ring: impl FnMut(usize) -> Result<R, RingError>,
+    ) -> Result<UringEngine<S, R>, EngineError> {
         let mut members = Vec::with_capacity(config.listeners.len());
-        for listeners in config.listeners {
-            let member = Member::new(listeners, &config.tuning)?;
-            if members.len() != MAIN {
-                member.ring.signal_by(mailbox.bell())?;
+        for (number, listeners) in config.listeners.into_iter().enumerate() {
+            let ring = make_ring(number)?;
+            if number != MAIN {
+                ring.signal_by(mailbox.bell())?;
             }
-            members.push(member);
+            members.push(Member::new(ring, listeners, config.tuning.slots));
         }
         Ok(UringEngine {
             clock,
@@ -80,6 +112,7 @@ impl<S: Sweeper> UringEngine<S> {
             batch: Vec::with_capacity(COMPLETIONS_PER_BATCH),
             effects: Vec::new(),
             woken: false,
+            unfinished: false,
         })
     }
 
@@ -88,23 +121,36 @@ impl<S: Sweeper> UringEngine<S> {
     /// # Errors
     /// If a ring fails as a whole.
     pub fn run(mut self) -> Result<EngineReport, EngineError> {
+        self.start();
+        while !self.finished() {
+            self.turn()?;
+        }
+        Ok(self.publish())
+    }
+
+    /// Begins to accept and to listen to the mailbox; once, before the first turn.
+    pub fn start(&mut self) {
         for member in &mut self.members {
             member.arm_listeners();
         }
         self.listen_to_bell();
-        let mut unfinished = false;
-        while !self.finished() {
-            self.counters.turns += 1;
-            self.sleep(unfinished)?;
-            let now = self.clock.now();
-            let heard_until = self.collect(now)?;
-            unfinished = heard_until < now;
-            if self.sweep(heard_until) == Progress::More {
-                unfinished = true;
-            }
-            self.keep_house(now);
+    }
+
+    /// One turn of the loop: from sleep to sleep.
+    ///
+    /// # Errors
+    /// If a ring fails as a whole.
+    pub fn turn(&mut self) -> Result<(), EngineError> {
+        self.counters.turns += 1;
+        self.sleep(self.unfinished)?;
+        let now = self.clock.now();
+        let heard_until = self.collect(now)?;
+        self.unfinished = heard_until < now;
+        if self.sweep(heard_until) == Progress::More {
+            self.unfinished = true;
         }
-        Ok(self.publish())
+        self.keep_house(now);
+        Ok(())
     }
 
     /// Submits what the main ring has queued and sleeps, unless there is work to do at once.
@@ -158,7 +204,7 @@ impl<S: Sweeper> UringEngine<S> {
             || Self::needs_submit(index, member, sweep_due)
     }
 
-    fn needs_submit(index: usize, member: &mut Member, sweep_due: bool) -> bool {
+    fn needs_submit(index: usize, member: &mut Member<R>, sweep_due: bool) -> bool {
         !member.starved.is_empty()
             || (index != MAIN || sweep_due || member.hasty) && member.ring.has_submissions()
     }
@@ -222,8 +268,13 @@ impl<S: Sweeper> UringEngine<S> {
         }
     }
 
+    /// The shard, to be looked at between two turns.
+    pub fn shard(&self) -> &Shard<S, Connection> {
+        &self.shard
+    }
+
     /// Whether the engine was told to stop and everybody has gone, or has had the time to go.
-    fn finished(&self) -> bool {
+    pub fn finished(&self) -> bool {
         if !self.house.is_stopping() {
             return false;
         }
@@ -239,7 +290,7 @@ impl<S: Sweeper> UringEngine<S> {
     }
 
     /// Brings the account up to date and publishes it.
-    fn publish(&mut self) -> EngineReport {
+    pub fn publish(&mut self) -> EngineReport {
         let mut ring = RingCounters::default();
         self.counters.buffers_held = 0;
         for member in &self.members {

@@ -9,7 +9,7 @@
 
 use super::UringEngine;
 use super::completions::{key_of, tag_of};
-use crate::ring::{Completion, Op};
+use crate::ring::{Completion, Op, RingFace};
 use crate::session::SessionKey;
 use crate::shard::ReceiveEnd;
 use crate::sweep::Sweeper;
@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 /// What a poll says when the peer has closed its side, or the connection has failed.
 const END_EVENTS: i32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
 
-impl<S: Sweeper> UringEngine<S> {
+impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
     pub(super) fn on_poll(&mut self, completion: &Completion, now: Timestamp) {
         let key = key_of(completion.tag);
         let Some(connection) = self.shard.connection_mut(key) else {

@@ -18,6 +18,7 @@ mod housekeeper;
 mod hub;
 mod layout;
 mod mailbox;
+pub mod simulated;
 mod status;
 pub mod tokio_uring;
 pub mod uring;

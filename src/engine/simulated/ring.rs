@@ -1,0 +1,137 @@
+//! A simulated ring: what the engine holds in place of the kernel's.
+
+use std::cell::RefCell;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+
+use super::kernel::{Sqe, Whereabouts};
+use super::world::World;
+use crate::outgoing::Outgoing;
+use crate::ring::{Buffer, BufferNames, Completion, RingCounters, RingError, RingFace, Tag, Wait};
+
+/// One ring of a [`World`].
+pub(super) struct SimulatedRing {
+    world: Rc<RefCell<World>>,
+    number: usize,
+    names: BufferNames,
+    memory: Vec<Vec<u8>>,
+}
+
+impl SimulatedRing {
+    pub(super) fn new(world: &Rc<RefCell<World>>, number: usize) -> SimulatedRing {
+        let buffers = world.borrow().rings[number].buffers.len();
+        SimulatedRing {
+            world: Rc::clone(world),
+            number,
+            names: BufferNames::new(),
+            memory: vec![Vec::new(); buffers],
+        }
+    }
+
+    fn push(&self, sqe: Sqe) {
+        self.world.borrow_mut().push(self.number, sqe);
+    }
+}
+
+impl RingFace for SimulatedRing {
+    fn counters(&self) -> RingCounters {
+        self.world.borrow().rings[self.number].counters
+    }
+
+    fn buffers_held(&self) -> u32 {
+        self.world.borrow().rings[self.number].held()
+    }
+
+    fn signal_by(&self, _: BorrowedFd<'_>) -> Result<(), RingError> {
+        self.world.borrow_mut().rings[self.number].signals_bell = true;
+        Ok(())
+    }
+
+    fn accept_multishot(&mut self, _: BorrowedFd<'_>, tag: Tag) {
+        self.push(Sqe::Accept { tag });
+    }
+
+    fn receive_multishot(&mut self, slot: u32, tag: Tag) {
+        self.push(Sqe::Receive { slot, tag });
+    }
+
+    fn poll_multishot(&mut self, slot: u32, tag: Tag) {
+        self.push(Sqe::Poll { slot, tag });
+    }
+
+    fn receive_once(&mut self, slot: u32, tag: Tag) {
+        self.push(Sqe::ReceiveOnce { slot, tag });
+    }
+
+    fn send(&mut self, slot: u32, outgoing: Outgoing, tag: Tag) {
+        self.push(Sqe::Send { slot, tag, outgoing });
+    }
+
+    fn cancel_send(&mut self, target: Tag, tag: Tag) {
+        self.push(Sqe::Cancel { target, tag });
+    }
+
+    fn close(&mut self, slot: u32, tag: Tag) {
+        self.push(Sqe::Close { slot, tag });
+    }
+
+    fn cancel(&mut self, target: Tag, tag: Tag) {
+        self.push(Sqe::Cancel { target, tag });
+    }
+
+    fn read_wake(&mut self, _: BorrowedFd<'_>, tag: Tag) {
+        self.push(Sqe::ReadWake { tag });
+    }
+
+    fn has_submissions(&mut self) -> bool {
+        !self.world.borrow().rings[self.number].submissions.is_empty()
+    }
+
+    fn has_deferred(&mut self) -> bool {
+        let ring = &self.world.borrow().rings[self.number];
+        ring.stale_flag || !ring.ready.is_empty() || !ring.overflow.is_empty()
+    }
+
+    fn has_completions(&mut self) -> bool {
+        !self.world.borrow().rings[self.number].completions.is_empty()
+    }
+
+    fn enter(&mut self, wait: Wait) -> Result<(), RingError> {
+        self.world.borrow_mut().enter(self.number, wait);
+        Ok(())
+    }
+
+    fn collect(&mut self, batch: &mut Vec<Completion>, limit: usize) -> bool {
+        let mut world = self.world.borrow_mut();
+        world.begin_collecting();
+        for _ in 0..limit {
+            let Some(cqe) = world.collect_one(self.number) else { break };
+            let buffer = cqe.buffer.map(|(id, bytes)| {
+                let length = bytes.len() as u32;
+                self.memory[usize::from(id)] = bytes;
+                self.names.hold(id, length)
+            });
+            // As the real ring does it: static bytes do not come back.
+            let outgoing = cqe.outgoing.filter(|sent| !matches!(sent, Outgoing::Static(_)));
+            let (tag, result, more) = (cqe.tag, cqe.result, cqe.more);
+            batch.push(Completion { tag, result, more, buffer, outgoing });
+        }
+        !world.rings[self.number].completions.is_empty()
+    }
+
+    fn bytes(&self, buffer: &Buffer) -> &[u8] {
+        let (id, _) = self.names.tell(buffer);
+        &self.memory[usize::from(id)]
+    }
+
+    fn release(&mut self, buffer: Buffer) {
+        let (id, _) = self.names.tell(&buffer);
+        drop(buffer);
+        let mut world = self.world.borrow_mut();
+        let place = &mut world.rings[self.number].buffers[usize::from(id)];
+        let before = std::mem::replace(place, Whereabouts::Released);
+        if before != Whereabouts::Held {
+            world.violate(format!("buffer {id} was given back while {before:?}"));
+        }
+    }
+}

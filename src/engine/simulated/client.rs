@@ -447,7 +447,8 @@ impl World {
                 self.fault("partition");
                 let most = self.rules.idle_timeout.as_millis() as u64 * 3 / 2;
                 let millis = self.random.within(1, most);
-                self.partition_until = self.now() + Duration::from_millis(millis);
+                let heals_at = self.now() + Duration::from_millis(millis);
+                self.partition_until = self.partition_until.max(heals_at);
             }
             _ => self.spawn_any(),
         }

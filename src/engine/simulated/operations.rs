@@ -25,12 +25,14 @@ impl World {
             | Sqe::Send { slot, tag, .. }
             | Sqe::Close { slot, tag } => (Some(*slot), *tag),
             Sqe::Cancel { target, tag } => {
+                self.nameless += 1;
                 self.note_given_up(ring, *target);
                 self.note(&[self.now().as_nanos(), tag.to_bits()]);
                 return;
             }
         };
         self.note(&[self.now().as_nanos(), tag.to_bits(), slot.map_or(u64::MAX, u64::from)]);
+        self.nameless += u64::from(tag.index == NOBODY);
         if tag.index != NOBODY && !self.rings[ring].alive.insert(tag.to_bits()) {
             self.violate(format!("{tag:?} is queued while it is in flight"));
         }
@@ -396,6 +398,11 @@ impl World {
         for listening in queues {
             listening.backlog.retain(|&peer| !self.peers[peer].dead);
         }
+    }
+
+    /// Operations whose last completion the engine has not collected.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.nameless + self.rings.iter().map(|ring| ring.alive.len() as u64).sum::<u64>()
     }
 
     /// Whether somebody waits to be accepted by a ring that has room for him.

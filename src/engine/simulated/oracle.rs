@@ -392,7 +392,8 @@ impl World {
     pub(super) fn waits_for_reply(&self, id: usize) -> bool {
         let client = &self.peers[id];
         let waits = client.place.is_some() && client.is_heard() && !client.expected.is_empty();
-        waits && self.now() > client.last_activity + Duration::from_secs(2)
+        let reads = client.reading == Reading::Fast && !client.dead;
+        waits && reads && self.now() > client.last_activity + Duration::from_secs(2)
     }
 
     /// Holds the engine's counters against the tally.
@@ -416,11 +417,6 @@ impl World {
         if !(low..=high).contains(&counters.bytes_received) {
             let counted = counters.bytes_received;
             self.violate(format!("bytes_received is {counted}, and ought to be {low} to {high}"));
-        }
-        for law in counters.laws() {
-            if !law.holds {
-                self.violate(format!("{law:?}"));
-            }
         }
     }
 }

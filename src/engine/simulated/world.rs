@@ -68,6 +68,9 @@ pub(super) struct World {
     events: BinaryHeap<Reverse<(Timestamp, u64, Event)>>,
     sequence: u64,
     late: BTreeMap<u64, Cqe>,
+    /// Operations in flight whose tags need not be their own: cancellations, and the closes of
+    /// connections that never became sessions.
+    pub(super) nameless: u64,
     bell: u64,
     wake: Option<Tag>,
 }
@@ -97,6 +100,7 @@ impl World {
             events: BinaryHeap::new(),
             sequence: 0,
             late: BTreeMap::new(),
+            nameless: 0,
             bell: 0,
             wake: None,
         }
@@ -365,7 +369,9 @@ impl World {
         state.counters.completions += 1;
         if !cqe.more {
             state.counters.terminal_completions += 1;
-            state.alive.remove(&cqe.tag.to_bits());
+            if !state.alive.remove(&cqe.tag.to_bits()) {
+                self.nameless -= 1;
+            }
             if let Some(slot) = cqe.slot.filter(|_| cqe.tag.op != Op::Accept) {
                 state.slots[slot as usize].in_flight -= 1;
             }

@@ -273,6 +273,11 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         &self.shard
     }
 
+    /// What the engine has counted beside its shard.
+    pub fn counters(&self) -> &EngineCounters {
+        &self.counters
+    }
+
     /// Whether the engine was told to stop and everybody has gone, or has had the time to go.
     pub fn finished(&self) -> bool {
         if !self.house.is_stopping() {

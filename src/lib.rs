@@ -44,6 +44,8 @@ pub mod host;
 #[forbid(unsafe_code)]
 pub mod limits;
 #[forbid(unsafe_code)]
+pub mod mutants;
+#[forbid(unsafe_code)]
 pub mod outgoing;
 #[forbid(unsafe_code)]
 pub mod protocol;

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::oneshot;
 
 use self::random::Random;
 use self::ring::SimulatedRing;
@@ -188,6 +189,10 @@ impl Simulation {
             let mut world = self.world.borrow_mut();
             world.turn_begins = true;
             world.end_closes();
+            for key in std::mem::take(&mut world.kicks) {
+                self.mail.send(Command::Kick { key, reply: oneshot::channel().0 });
+                world.ring_bell();
+            }
         }
         if let Err(error) = self.engine.turn() {
             return Err(self.violation(error.to_string()));
@@ -281,6 +286,9 @@ impl Simulation {
         };
         while !self.engine.finished() {
             self.turn()?;
+            if self.world.borrow().now() > overdue + Duration::from_secs(1) {
+                return Err(self.violation("the stop is not obeyed".to_owned()));
+            }
         }
         let report = self.engine.publish();
         let world = self.world.borrow();

@@ -7,6 +7,7 @@
 
 use super::output::queue_message;
 use super::{CloseReason, Effect, Shard, websocket};
+use crate::mutants::mutant;
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::protocol::websocket::close_code;
@@ -151,7 +152,7 @@ impl<S: Sweeper, C> Shard<S, C> {
                 self.dismiss(key, CloseReason::ServerStopping, close_code::GOING_AWAY, now);
                 closed += 1;
             }
-            self.stop_cursor += 1;
+            self.stop_cursor += 1 + u32::from(mutant!(StopLeavesSessions));
         }
         self.sessions.is_empty()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::millis;
 use super::policy::Policy;
 use crate::limits::GOODBYE_TIMEOUT;
+use crate::mutants::mutant;
 use crate::session::CloseReason;
 use crate::session::{Phase, ServerPing, Session};
 use crate::time::{Tick, Timestamp};
@@ -44,6 +45,9 @@ impl Policy {
             return (NEVER, CloseReason::Expired);
         }
         let base = match session.phase {
+            Phase::AwaitingHello if mutant!(HelloTimeoutMissed) => {
+                (NEVER, CloseReason::HelloTimeout)
+            }
             Phase::AwaitingHello => {
                 let timeout = self.hello_timeout.min(self.idle_timeout);
                 (session.opened_at + timeout, CloseReason::HelloTimeout)
@@ -59,8 +63,11 @@ impl Policy {
                 (session.last_activity + GOODBYE_TIMEOUT, session.parting)
             }
         };
-        let frame =
-            session.partial.as_ref().map(|partial| (partial.due, CloseReason::FrameTimeout));
+        let frame = session
+            .partial
+            .as_ref()
+            .filter(|_| !mutant!(FrameTimeoutMissed))
+            .map(|partial| (partial.due, CloseReason::FrameTimeout));
         let stall = session
             .outbox
             .as_ref()

@@ -40,12 +40,13 @@ use self::output::BufferPool;
 pub use self::output::SendFailed;
 pub use self::policy::{Activity, Admission, Policy};
 use crate::limits::EXPIRED_PER_TURN_MAX;
+use crate::mutants::mutant;
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 pub use crate::session::{CloseReason, Refusal};
 use crate::session::{Phase, Sending, Session, SessionKey, SessionTable};
 use crate::sweep::{Progress, Sweeper};
-use crate::time::Timestamp;
+use crate::time::{Tick, Timestamp};
 
 /// What the engine has to do.
 #[derive(Debug)]
@@ -233,6 +234,9 @@ impl<S: Sweeper, C> Shard<S, C> {
                 };
                 self.close(key, reason);
             }
+            (_, ReceiveEnd::Failed) if mutant!(WrongReason) => {
+                self.close(key, CloseReason::PeerClosed);
+            }
             (_, ReceiveEnd::Failed) => self.close(key, CloseReason::PeerReset),
             (_, ReceiveEnd::Closed) if session.has_output() => {
                 self.part(key, CloseReason::PeerClosed, now);
@@ -258,8 +262,15 @@ impl<S: Sweeper, C> Shard<S, C> {
     pub fn advance(&mut self, now: Timestamp) -> Progress {
         self.mark_stalled(now);
         let mut expired = std::mem::take(&mut self.expired);
-        let tick = self.policy.tick.current(now);
+        let tick = match self.policy.tick.current(now) {
+            tick if mutant!(OneTickEarly) => Tick(tick.0 + 1),
+            tick if mutant!(OneTickLate) => Tick(tick.0.saturating_sub(1)),
+            tick => tick,
+        };
         let progress = self.sweeper.advance(tick, EXPIRED_PER_TURN_MAX, &mut expired);
+        if mutant!(ExpiredForgotten) && expired.len() > 1 {
+            expired.pop();
+        }
         for index in expired.drain(..) {
             if let Some(key) = self.sessions.key_at(index) {
                 self.overdue(key, now);
@@ -347,6 +358,9 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Files the session's present deadline.
     fn refile(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.sessions.get(key) else { return };
+        if mutant!(RefileForgotten) {
+            return;
+        }
         let deadline = match session {
             Session { phase: Phase::Live, partial: None, outbox: None, .. } => self.deadlines.idle(
                 &self.policy,
@@ -361,7 +375,7 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     /// Finds out who has been sending since before the last tick, and gives them a deadline.
     fn mark_stalled(&mut self, now: Timestamp) {
-        if self.senders.is_empty() {
+        if self.senders.is_empty() || mutant!(StallTimeoutMissed) {
             return;
         }
         let mut senders = std::mem::take(&mut self.senders);

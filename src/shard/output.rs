@@ -11,6 +11,7 @@ use super::ping::ping;
 use super::pongs::pongs;
 use super::{Activity, CloseReason, Counters, Effect, Shard};
 use crate::limits::{PENDING_PONGS_MAX, SMALL_BUFFER_POOL_MAX};
+use crate::mutants::mutant;
 use crate::outgoing::{Outgoing, SMALL_BUFFER_BYTES, SmallBuffer};
 use crate::protocol::Protocol;
 use crate::session::{Item, Phase, Sending, ServerPing, Session, SessionKey};
@@ -62,7 +63,8 @@ fn note_heartbeat<C>(
 ) -> Result<(), CloseReason> {
     session.pongs_unanswered += 1;
     context.counters.heartbeats_pending += 1;
-    if session.pongs_unanswered > PENDING_PONGS_MAX {
+    let most = PENDING_PONGS_MAX - u8::from(mutant!(FloodBoundOffByOne));
+    if session.pongs_unanswered > most && !mutant!(FloodBoundMissed) {
         return Err(CloseReason::PingFlood);
     }
     Ok(())
@@ -160,7 +162,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Sending::Ping { skip } => rest_of_ping(session.protocol, skip, sent_bytes),
             Sending::Item { .. } => outgoing.and_then(|mut outgoing| {
                 outgoing.advance(sent_bytes);
-                if outgoing.is_empty() {
+                if outgoing.is_empty() || mutant!(ShortSendRestLost) {
                     self.buffers.give_back(outgoing);
                     return None;
                 }
@@ -244,7 +246,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// for what was on its way to him.
     pub(super) fn flush(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.sending != Sending::Nothing {
+        if session.sending != Sending::Nothing && !mutant!(TwoSends) {
             return;
         }
         let next = session.outbox.as_mut().and_then(|outbox| {
@@ -338,7 +340,10 @@ fn settle<C>(session: &mut Session<C>, sending: Sending, answered: bool, counter
     counters.heartbeats_pending -= u64::from(pongs);
     counters.server_pings_sent += u64::from(answered && matches!(sending, Sending::Ping { .. }));
     match answered {
-        true => counters.heartbeats_answered += u64::from(pongs),
+        true => {
+            counters.heartbeats_answered +=
+                u64::from(pongs) << u32::from(mutant!(PongCountedTwice));
+        }
         false => counters.heartbeats_dropped += u64::from(pongs),
     }
 }

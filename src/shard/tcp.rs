@@ -6,6 +6,7 @@
 use super::context::Context;
 use super::millis;
 use super::output::{BufferPool, queue_message, queue_pong, queue_static_pong};
+use crate::mutants::mutant;
 use crate::outgoing::Outgoing;
 use crate::protocol::frame::{Frame, FrameError, Parsed, parse};
 use crate::session::{CloseReason, Partial, Phase, Session, Unfinished};
@@ -31,7 +32,8 @@ pub(super) fn receive<C>(
             }
             Parsed::Partial { .. } => {
                 let due = context.now + context.policy.frame_timeout;
-                let unfinished = Unfinished::Bytes(rest.to_vec());
+                let kept = if mutant!(PartialFrontDropped) { &rest[1..] } else { rest };
+                let unfinished = Unfinished::Bytes(kept.to_vec());
                 session.partial = Some(Box::new(Partial { unfinished, due }));
                 break;
             }
@@ -80,7 +82,8 @@ fn handle<C>(
     session.phase = Phase::Live;
     match *frame {
         Frame::Ping(payload) => {
-            context.counters.heartbeats_received += 1;
+            context.counters.heartbeats_received +=
+                u64::from(payload.is_empty() || !mutant!(HeartbeatNotCounted));
             if context.policy.log_heartbeats {
                 tracing::info!(session = %context.id(), bytes = payload.len(), "heartbeat");
             }

@@ -450,6 +450,15 @@ impl World {
                 let heals_at = self.now() + Duration::from_millis(millis);
                 self.partition_until = self.partition_until.max(heals_at);
             }
+            3 => {
+                // Somebody, or somebody who has long gone.
+                let id = self.random.below(self.peers.len());
+                if let Some(key) = self.peers[id].key {
+                    self.fault("kick");
+                    self.peers[id].kicked = true;
+                    self.kicks.push(key);
+                }
+            }
             _ => self.spawn_any(),
         }
         let millis = self.random.within(10, 2_000);

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::outgoing::Outgoing;
 use crate::ring::{RingCounters, Tag};
+use crate::time::Timestamp;
 
 /// An operation on its way to the kernel.
 #[derive(Debug)]
@@ -106,6 +107,8 @@ pub(super) struct RingState {
     pub(super) listeners: Vec<Listening>,
     pub(super) counters: RingCounters,
     pub(super) alive: BTreeSet<u64>,
+    /// When the engine last learnt that descriptors had run out.
+    pub(super) exhausted_at: Option<Timestamp>,
 }
 
 impl RingState {
@@ -125,6 +128,7 @@ impl RingState {
             listeners: (0..2).map(|_| Listening::default()).collect(),
             counters: RingCounters::default(),
             alive: BTreeSet::new(),
+            exhausted_at: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::kernel::{Cqe, Sending, Source, Sqe, Whereabouts};
 use super::world::World;
+use crate::limits::ACCEPT_PAUSE;
 use crate::outgoing::Outgoing;
 use crate::ring::{Op, Tag};
 use crate::session::SessionKey;
@@ -35,6 +36,10 @@ impl World {
         self.nameless += u64::from(tag.index == NOBODY);
         if tag.index != NOBODY && !self.rings[ring].alive.insert(tag.to_bits()) {
             self.violate(format!("{tag:?} is queued while it is in flight"));
+        }
+        let rests_until = self.rings[ring].exhausted_at.map(|at| at + ACCEPT_PAUSE);
+        if tag.op == Op::Accept && rests_until.is_some_and(|until| self.now() < until) {
+            self.violate("accepting goes on at once after descriptors had run out".to_owned());
         }
         if let Some(slot) = slot {
             self.judge_slot(ring, slot, tag, sqe);

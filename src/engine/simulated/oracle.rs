@@ -105,7 +105,7 @@ impl World {
     /// A good-bye that nobody had asked for by what he sent.
     fn wrong_code(&self, id: usize, code: u16) -> Option<String> {
         let reason = match code {
-            1001 if self.stopping => return None,
+            1001 if self.stopping || self.peers[id].kicked => return None,
             1001 if self.peers[id].first_done => CloseReason::Expired,
             1008 => CloseReason::FrameTimeout,
             _ => return Some(format!("a good-bye with code {code} that nobody is owed")),
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// The engine has collected a completion.
-    pub(super) fn engine_learns(&mut self, cqe: &Cqe) {
+    pub(super) fn engine_learns(&mut self, ring: usize, cqe: &Cqe) {
         let now = self.now();
         match (cqe.tag.op, cqe.peer) {
             (Op::Accept, Some(id)) => {
@@ -130,7 +130,12 @@ impl World {
                     self.end_of_stream(id, cqe.result == 0, now);
                 }
             }
-            (Op::Accept, None) => self.tally.accepted += u64::from(cqe.result == -libc::ENFILE),
+            (Op::Accept, None) => {
+                self.tally.accepted += u64::from(cqe.result == -libc::ENFILE);
+                if [-libc::ENFILE, -libc::EMFILE].contains(&cqe.result) {
+                    self.rings[ring].exhausted_at = Some(now);
+                }
+            }
             (Op::Send, Some(id)) => self.sent(id, cqe, now),
             _ => {}
         }
@@ -336,7 +341,8 @@ impl World {
         let wrong = match reason {
             _ if verdict == Some(reason) => None,
             CloseReason::PeerReset if client.reset => None,
-            CloseReason::PeerClosed | CloseReason::PeerReset if client.end_seen => None,
+            CloseReason::PeerClosed if client.fin && client.end_seen => None,
+            CloseReason::Kicked if client.kicked => None,
             CloseReason::ServerStopping if self.stopping => None,
             CloseReason::StallTimeout if slow && at >= stall_due => None,
             CloseReason::SendQueueFull if client.reading != Reading::Fast => None,
@@ -380,7 +386,16 @@ impl World {
             let late = self.rules.expiry
                 && last.into_iter().chain(stall).any(|last| self.turn_now >= last);
             let client = &mut self.peers[id];
+            let unheard = !client.inbox.is_empty()
+                || (client.fin || client.reset) && !client.end_seen && client.is_heard();
+            let unheard = unheard && client.last_arrival.max(client.end_arrived) <= self.turn_now;
             client.late_turns = if late { client.late_turns + 1 } else { 0 };
+            client.unheard_turns = if unheard { client.unheard_turns + 1 } else { 0 };
+            if client.unheard_turns > LATE_TURNS_MAX {
+                let told = format!("{id}, {:?}, is not heard", client.behaviour);
+                self.violate(told);
+                return;
+            }
             if client.late_turns > LATE_TURNS_MAX {
                 let told = format!("{:?}, {:?}, is late to be given up", id, client.behaviour);
                 self.violate(told);

@@ -88,7 +88,11 @@ pub(super) struct Peer {
     pub(super) end_seen: bool,
     pub(super) given_up_at: Option<Timestamp>,
     pub(super) farewell: bool,
+    /// An administrator wants it gone.
+    pub(super) kicked: bool,
+    pub(super) end_arrived: Timestamp,
     pub(super) late_turns: u32,
+    pub(super) unheard_turns: u32,
 }
 
 impl Peer {
@@ -133,7 +137,10 @@ impl Peer {
             end_seen: false,
             given_up_at: None,
             farewell: false,
+            kicked: false,
+            end_arrived: Timestamp::ZERO,
             late_turns: 0,
+            unheard_turns: 0,
         }
     }
 

@@ -60,6 +60,8 @@ pub(super) struct World {
     pub(super) turn_begins: bool,
     /// Closes that were queued in this turn.
     pub(super) closes: Vec<(SessionKey, usize)>,
+    /// Sessions that an administrator closes before the next turn.
+    pub(super) kicks: Vec<SessionKey>,
     pub(super) chaos: bool,
     pub(super) stopping: bool,
     pub(super) partition_until: Timestamp,
@@ -93,6 +95,7 @@ impl World {
             turn_now: Timestamp::ZERO,
             turn_begins: true,
             closes: Vec::new(),
+            kicks: Vec::new(),
             chaos: true,
             stopping: false,
             partition_until: Timestamp::ZERO,
@@ -166,10 +169,12 @@ impl World {
             Event::Bytes(peer, bytes) => self.bytes_arrive(peer, &bytes),
             Event::Fin(peer) => {
                 self.peers[peer].fin = true;
+                self.peers[peer].end_arrived = self.now();
                 self.rouse(peer);
             }
             Event::Reset(peer) => {
                 self.peers[peer].reset = true;
+                self.peers[peer].end_arrived = self.now();
                 self.rouse(peer);
                 self.send_may_go_on(peer);
             }
@@ -380,7 +385,7 @@ impl World {
             state.buffers[usize::from(*id)] = Whereabouts::Held;
         }
         self.note(&[self.now().as_nanos(), cqe.tag.to_bits(), cqe.result as u64]);
-        self.engine_learns(&cqe);
+        self.engine_learns(ring, &cqe);
         Some(cqe)
     }
 

@@ -4,6 +4,7 @@ use super::connection::{Connection, Step};
 use super::member::NOBODY;
 use super::{MAIN, UringEngine};
 use crate::engine::Arming;
+use crate::mutants::mutant;
 use crate::ring::{Completion, Op, RingFace, Tag};
 use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed};
@@ -30,7 +31,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             Op::Close => self.on_close(ring, completion.tag),
             Op::Wake => {
                 self.woken = true;
-                self.listen_to_bell();
+                if !mutant!(WakeNotRearmed) {
+                    self.listen_to_bell();
+                }
             }
             // A cancellation that found nothing was overtaken by the end of its target.
             Op::Cancel => {}
@@ -47,7 +50,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         if let Some(buffer) = buffer {
             let bytes = self.members[ring].ring.bytes(&buffer);
             self.shard.received(key, bytes, now);
-            self.members[ring].ring.release(buffer);
+            if !mutant!(BufferNotReturned) {
+                self.members[ring].ring.release(buffer);
+            }
         }
         if more {
             return;
@@ -66,13 +71,17 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         match result {
             1.. => {
                 self.counters.receives_rearmed += 1;
-                self.arm(key);
+                if !mutant!(ReceiveNotRearmed) {
+                    self.arm(key);
+                }
             }
             0 => self.shard.receive_ended(key, ReceiveEnd::Closed, now),
             error if error == -libc::ENOBUFS => {
                 // No buffer was free. Armed at once it would fail again: wait for the buffers.
                 self.counters.receives_starved += 1;
-                self.members[ring].starved.push_back(key);
+                if !mutant!(StarvedForgotten) {
+                    self.members[ring].starved.push_back(key);
+                }
             }
             _ => self.shard.receive_ended(key, ReceiveEnd::Failed, now),
         }
@@ -116,13 +125,16 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
                 }
             }
         }
-        if !completion.more && self.members[ring].arm_listeners() {
+        let rearm = !completion.more && !mutant!(AcceptNotRearmed);
+        if rearm && self.members[ring].arm_listeners() {
             self.counters.accepts_rearmed += 1;
         }
     }
 
     fn on_close(&mut self, ring: usize, tag: Tag) {
-        self.members[ring].slot_freed();
+        if !mutant!(SlotNotFreed) {
+            self.members[ring].slot_freed();
+        }
         if tag.index != NOBODY {
             self.shard.released(key_of(tag));
         }
@@ -150,6 +162,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         let Some(connection) = self.shard.connection_mut(key) else { return };
         connection.set_closing();
         let ring = &mut self.members[usize::from(connection.ring)].ring;
+        if connection.armed && mutant!(CloseWithoutCancel) {
+            connection.armed = false;
+        }
         if connection.armed {
             let op = match self.tuning.arming {
                 Arming::Receive => Op::Receive,

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 
 use crate::engine::EngineCounters;
 use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR};
+use crate::mutants::mutant;
 use crate::protocol::Protocol;
 use crate::ring::{Op, RingFace, Tag};
 use crate::session::SessionKey;
@@ -104,6 +105,9 @@ impl<R: RingFace> Member<R> {
 
     /// Stops accepting for a while.
     pub(super) fn pause_accepting(&mut self, now: Timestamp, counters: &mut EngineCounters) {
+        if mutant!(FullTableNotPaused) {
+            return;
+        }
         if self.resume_at.is_none() {
             counters.accepts_paused += 1;
             self.cancel_accepts();

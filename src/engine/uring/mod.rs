@@ -25,6 +25,7 @@ use crate::engine::{
 use crate::limits::{
     COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX, SUBMISSION_ENTRIES,
 };
+use crate::mutants::mutant;
 use crate::ring::{
     Completion, Op, Ring, RingConfig, RingCounters, RingError, RingFace, RingRole, Tag, Wait,
 };
@@ -144,6 +145,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         self.counters.turns += 1;
         self.sleep(self.unfinished)?;
         let now = self.clock.now();
+        if mutant!(ExpireBeforeDraining) {
+            self.sweep(now);
+        }
         let heard_until = self.collect(now)?;
         self.unfinished = heard_until < now;
         if self.sweep(heard_until) == Progress::More {

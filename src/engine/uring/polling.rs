@@ -9,6 +9,7 @@
 
 use super::UringEngine;
 use super::completions::{key_of, tag_of};
+use crate::mutants::mutant;
 use crate::ring::{Completion, Op, RingFace};
 use crate::session::SessionKey;
 use crate::shard::ReceiveEnd;
@@ -26,7 +27,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             return;
         };
         if completion.result > 0 && completion.result & END_EVENTS != 0 {
-            connection.set_hanging_up();
+            if !mutant!(EndForgotten) {
+                connection.set_hanging_up();
+            }
         }
         if !completion.more {
             connection.armed = false;
@@ -39,7 +42,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
                 return;
             }
             self.counters.receives_rearmed += 1;
-            self.arm(key);
+            if !mutant!(ReceiveNotRearmed) {
+                self.arm(key);
+            }
         }
         self.read(key);
     }
@@ -75,8 +80,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         }
         let unread = connection.hanging_up() && result > 0;
         // A full buffer: there may be more, for which the poll does not fire again.
-        let filled =
-            usize::try_from(result).is_ok_and(|count| count == self.tuning.buffer_bytes as usize);
+        let filled = usize::try_from(result)
+            .is_ok_and(|count| count == self.tuning.buffer_bytes as usize)
+            && !mutant!(FullBufferForgotten);
         match -result {
             0 => {
                 connection.set_ended();
@@ -84,7 +90,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             }
             libc::ENOBUFS => {
                 self.counters.receives_starved += 1;
-                self.members[ring].starved.push_back(key);
+                if !mutant!(StarvedForgotten) {
+                    self.members[ring].starved.push_back(key);
+                }
             }
             libc::EAGAIN if !again => {}
             error if error > 0 && error != libc::EAGAIN => {

@@ -9,6 +9,7 @@ use crate::limits::ACCEPT_PAUSE;
 use crate::outgoing::Outgoing;
 use crate::ring::{Op, Tag};
 use crate::session::SessionKey;
+use crate::time::Timestamp;
 
 /// The index in the tag of the close of a connection that never became a session.
 const NOBODY: u32 = u32::MAX;
@@ -37,8 +38,10 @@ impl World {
         if tag.index != NOBODY && !self.rings[ring].alive.insert(tag.to_bits()) {
             self.violate(format!("{tag:?} is queued while it is in flight"));
         }
-        let rests_until = self.rings[ring].exhausted_at.map(|at| at + ACCEPT_PAUSE);
-        if tag.op == Op::Accept && rests_until.is_some_and(|until| self.now() < until) {
+        // What was collected together with the failure may be answered before it is seen.
+        let now = self.now();
+        let rests = |at: Timestamp| at < now && now < at + ACCEPT_PAUSE;
+        if tag.op == Op::Accept && self.rings[ring].exhausted_at.is_some_and(rests) {
             self.violate("accepting goes on at once after descriptors had run out".to_owned());
         }
         if let Some(slot) = slot {

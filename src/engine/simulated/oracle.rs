@@ -184,6 +184,7 @@ impl World {
         }
         let client = &mut self.peers[id];
         client.last_activity = now;
+        client.unheard_turns = 0;
         client.delivered += count;
         let mut completed = false;
         while let Some(unit) = self.peers[id].units.front().cloned() {
@@ -367,6 +368,8 @@ impl World {
     pub(super) fn judge_lateness(&mut self) {
         let tick = self.rules.tick;
         let begun = |due: Timestamp| tick.start(tick.deadline(due));
+        // With few buffers they are heard one after the other.
+        let unheard_turns_max = LATE_TURNS_MAX + 2 * self.sizes.clients as u32;
         for id in self.live.clone() {
             let client = &self.peers[id];
             if client.place.is_none() || client.key.is_none() || client.given_up_at.is_some() {
@@ -386,12 +389,13 @@ impl World {
             let late = self.rules.expiry
                 && last.into_iter().chain(stall).any(|last| self.turn_now >= last);
             let client = &mut self.peers[id];
-            let unheard = !client.inbox.is_empty()
-                || (client.fin || client.reset) && !client.end_seen && client.is_heard();
-            let unheard = unheard && client.last_arrival.max(client.end_arrived) <= self.turn_now;
+            let ended = (client.fin || client.reset) && !client.end_seen;
+            let unheard = client.is_heard()
+                && (!client.inbox.is_empty() || ended)
+                && client.last_arrival.max(client.end_arrived) <= self.turn_now;
             client.late_turns = if late { client.late_turns + 1 } else { 0 };
             client.unheard_turns = if unheard { client.unheard_turns + 1 } else { 0 };
-            if client.unheard_turns > LATE_TURNS_MAX {
+            if client.unheard_turns > unheard_turns_max {
                 let told = format!("{id}, {:?}, is not heard", client.behaviour);
                 self.violate(told);
                 return;

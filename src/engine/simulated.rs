@@ -90,7 +90,7 @@ struct Rules {
 }
 
 /// What a run of one seed has come to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// How much time has passed in it.
     pub simulated: Duration,

@@ -24,6 +24,25 @@ pub enum Command {
     /// Run the server.
     #[command(after_help = SERVE_EXAMPLES, args_override_self = true)]
     Serve(Box<ServeArgs>),
+    /// Make a ticket, by which a server with --auth-key lets its bearer in.
+    Ticket(TicketArgs),
+}
+
+/// The flags of `heartwheel ticket`.
+#[derive(Debug, Args)]
+pub struct TicketArgs {
+    /// The server's --auth-key; its first key is used
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// How long it is good for
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub expires: Span,
+    /// Whose it is
+    #[arg(long, value_name = "NAME")]
+    pub subject: Option<String>,
+    /// It lets its bearer in once
+    #[arg(long)]
+    pub single_use: bool,
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -84,6 +103,22 @@ serve_args! {
     /// Told to clients in WELCOME [default: 30s]
     #[arg(long, value_name = "DURATION")]
     heartbeat_interval: Option<Span>,
+    /// The shortest interval that clients may ask for [default: 1s, or --heartbeat-interval if that
+    /// is shorter]
+    #[arg(long, value_name = "DURATION")]
+    heartbeat_min: Option<Span>,
+    /// The longest interval that clients may ask for [default: 10m, or --heartbeat-interval if that
+    /// is longer]
+    #[arg(long, value_name = "DURATION")]
+    heartbeat_max: Option<Span>,
+    /// The idle timeout of clients that ask for an interval, in intervals; for the others
+    /// --idle-timeout holds [default: 3]
+    #[arg(long, value_name = "FACTOR")]
+    timeout_factor: Option<f64>,
+    /// Tell clients that say HELLO other times for their heartbeats (ADJUST) where too many come at
+    /// once; they have to know that frame
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    flatten: Option<bool>,
     /// A session silent for so long is expired: never early, at most a tick late [default: 90s]
     #[arg(long, value_name = "DURATION")]
     idle_timeout: Option<Span>,
@@ -125,9 +160,35 @@ serve_args! {
     /// A client that takes no bytes for this long is closed [default: 15s]
     #[arg(long, value_name = "DURATION")]
     stall_timeout: Option<Span>,
+    /// At SIGTERM clients are sent away over this time, each told when to come back [default: 0s]
+    #[arg(long, value_name = "DURATION")]
+    drain_spread: Option<Span>,
+    /// A server that was told to stop ends after this in any case [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<Span>,
     /// Send data messages back unchanged (conformance and latency tests)
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     echo: Option<bool>,
+    /// Let only those in who bring a ticket that was made with a key of this file, one a line (see
+    /// docs/TICKETS.md)
+    #[arg(long, value_name = "FILE", help_heading = "Admission")]
+    auth_key: Option<PathBuf>,
+    /// Sessions of one address, an IPv6 /64 counting as one [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Admission")]
+    max_per_ip: Option<Count>,
+    /// Newcomers a second; more are refused and counted [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Admission")]
+    accept_rate: Option<Count>,
+    /// So many of them may come at once [default: what --accept-rate allows in a second]
+    #[arg(long, value_name = "N", help_heading = "Admission")]
+    accept_burst: Option<Count>,
+    /// Connections from here begin with a header of the PROXY protocol, version 2, and count for
+    /// the address that it names
+    #[arg(long, value_name = "CIDR[,CIDR]", help_heading = "Admission")]
+    proxy_from: Option<String>,
+    /// Above this resident memory newcomers are refused and counted [default: no limit]
+    #[arg(long, value_name = "BYTES", help_heading = "Admission")]
+    memory_limit: Option<Bytes>,
     /// Read flags from this TOML file; those on the command line win
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]

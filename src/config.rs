@@ -1,21 +1,25 @@
 //! From flags and a TOML file to one typed, validated configuration. Whatever cannot work is
 //! refused here, with the cure, before anything is opened.
 
+mod access;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::access::read_keys;
 use crate::cli::ServeArgs;
 use crate::control::AdminAddress;
 use crate::engine::{Arming, EngineKind, Tuning};
 use crate::limits::{
-    COMPLETION_ENTRIES, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES, RECEIVE_BUFFER_BYTES,
-    RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX, SHARDS_MAX, SLOTS_PER_RING_MAX, TICK_MIN,
-    WAIT_COMPLETIONS, WAIT_MIN,
+    ANSWER_TICKS_MIN, COMPLETION_ENTRIES, DRAIN_TIMEOUT, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES,
+    HEARTBEAT_MAX, HEARTBEAT_MIN, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX,
+    SHARDS_MAX, SLOTS_PER_RING_MAX, SPREAD_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
 };
 use crate::protocol::Protocol;
-use crate::shard::{Activity, Policy};
+use crate::protocol::ticket::KeyRing;
+use crate::shard::{Activity, Bounds, Policy};
 use crate::socket::{Keepalive, Listen, SocketOptions};
 use crate::sweep::Strategy;
 use crate::time::TickLength;
@@ -52,6 +56,14 @@ pub struct Config {
     pub ring_slots: Option<u32>,
     /// Connections beyond this are refused.
     pub max_connections: usize,
+    /// Whom to refuse beside.
+    pub bounds: Bounds,
+    /// What makes tickets, if they are asked for.
+    pub keys: Option<KeyRing>,
+    /// At SIGTERM clients are sent away over this time.
+    pub drain_spread: Duration,
+    /// A server that was told to stop ends after this in any case.
+    pub drain_timeout: Duration,
     /// The rules of the shards.
     pub policy: Policy,
     /// What accepted sockets inherit.
@@ -124,6 +136,8 @@ impl Config {
             user_timeout: args.user_timeout.map(|span| span.0),
         };
         let count = args.max_connections.unwrap_or(Count(100_000)).0;
+        let max_connections = usize::try_from(count).unwrap_or(usize::MAX);
+        let keys = args.auth_key.as_deref().map(|path| read_keys("auth-key", path));
         let admin = args.admin.as_deref().unwrap_or(ADMIN_DEFAULT);
         let config = Config {
             listen,
@@ -133,13 +147,22 @@ impl Config {
             shards: args.shards,
             rings_per_shard: args.rings_per_shard,
             ring_slots: args.ring_slots,
-            max_connections: usize::try_from(count).unwrap_or(usize::MAX),
+            max_connections,
+            bounds: access::bounds(args, max_connections)?,
+            keys: keys.transpose()?,
+            drain_spread: args.drain_spread.map_or(Duration::ZERO, |span| span.0),
+            drain_timeout: args.drain_timeout.map_or(DRAIN_TIMEOUT, |span| span.0),
             policy: policy(args)?,
             socket,
             tuning: tuning(args)?,
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether it matters from where connections come.
+    pub fn needs_addresses(&self) -> bool {
+        self.bounds.per_address_max.is_some() || !self.policy.proxies.is_empty()
     }
 
     /// What no flag can tell by itself.
@@ -153,6 +176,7 @@ impl Config {
                 policy.heartbeat_interval, policy.idle_timeout
             ));
         }
+        self.check_negotiation()?;
         if policy.idle_timeout < policy.tick.as_duration() {
             return conflict(format!(
                 "--idle-timeout {:?} is below --tick {:?}: choose a tick of a tenth of the timeout",
@@ -161,7 +185,7 @@ impl Config {
             ));
         }
         let answer_time = policy.idle_timeout - policy.heartbeat_interval;
-        let answer_time_min = 4 * policy.tick.as_duration();
+        let answer_time_min = ANSWER_TICKS_MIN * policy.tick.as_duration();
         if policy.server_ping && answer_time < answer_time_min {
             return conflict(format!(
                 "--server-ping leaves a client {answer_time:?} for its PONG, from \
@@ -172,6 +196,13 @@ impl Config {
         if policy.idle_timeout > MILLIS_MAX || policy.heartbeat_interval > MILLIS_MAX {
             return conflict(format!(
                 "--idle-timeout and --heartbeat-interval end at {MILLIS_MAX:?}"
+            ));
+        }
+        if self.drain_spread > self.drain_timeout || self.drain_timeout > SPREAD_MAX {
+            return conflict(format!(
+                "--drain-spread {:?} has to fit into --drain-timeout {:?}, and that ends at \
+                 {SPREAD_MAX:?}",
+                self.drain_spread, self.drain_timeout
             ));
         }
         let timeouts = [
@@ -193,6 +224,32 @@ impl Config {
         range("shards", self.shards, SHARDS_MAX)?;
         range("rings-per-shard", self.rings_per_shard, RINGS_PER_SHARD_MAX)?;
         range("max-connections", Some(self.max_connections), u32::MAX as usize)
+    }
+
+    /// What clients may ask for.
+    fn check_negotiation(&self) -> Result<(), ConfigError> {
+        let Policy { heartbeat_min, heartbeat_max, heartbeat_interval, timeout_factor, .. } =
+            self.policy;
+        // Not "at most 1": what is no number is neither.
+        if !(timeout_factor > 1.0 && timeout_factor <= 1_000.0) {
+            let reason =
+                "above 1, or healthy clients would be expired, and 1000 at most; 3 is usual";
+            return Err(value("timeout-factor", &timeout_factor.to_string(), reason));
+        }
+        let problem = if heartbeat_min < Duration::from_millis(1) {
+            "--heartbeat-min is below 1ms, the unit in which intervals are told"
+        } else if heartbeat_min > heartbeat_max {
+            "--heartbeat-min is above --heartbeat-max: nothing lies between"
+        } else if !(heartbeat_min..=heartbeat_max).contains(&heartbeat_interval) {
+            "--heartbeat-interval does not lie between --heartbeat-min and --heartbeat-max: move \
+             one of them"
+        } else if heartbeat_max.mul_f64(timeout_factor) > MILLIS_MAX {
+            "--heartbeat-max times --timeout-factor is more than 49 days, which is where the \
+             timeouts end that can be told: lower one of them"
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::Conflict(problem.to_owned()))
     }
 }
 
@@ -221,9 +278,16 @@ fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
         true => frame_bytes_max.saturating_mul(ECHO_QUEUE_FRAMES).max(ECHO_QUEUE_BYTES_MIN),
         false => defaults.send_queue_bytes,
     };
+    let heartbeat_interval = span(args.heartbeat_interval, defaults.heartbeat_interval);
     Ok(Policy {
         tick: TickLength::new(tick),
-        heartbeat_interval: span(args.heartbeat_interval, defaults.heartbeat_interval),
+        heartbeat_interval,
+        heartbeat_min: span(args.heartbeat_min, HEARTBEAT_MIN.min(heartbeat_interval)),
+        heartbeat_max: span(args.heartbeat_max, HEARTBEAT_MAX.max(heartbeat_interval)),
+        timeout_factor: args.timeout_factor.unwrap_or(defaults.timeout_factor),
+        flatten: args.flatten.unwrap_or(defaults.flatten),
+        auth: None,
+        proxies: access::proxies(args.proxy_from.as_deref())?,
         idle_timeout: span(args.idle_timeout, defaults.idle_timeout),
         activity,
         expiry: !args.no_expiry.unwrap_or(false),

@@ -45,7 +45,6 @@ pub mod host;
 pub mod limits;
 #[forbid(unsafe_code)]
 pub mod mutants;
-#[forbid(unsafe_code)]
 pub mod outgoing;
 #[forbid(unsafe_code)]
 pub mod protocol;

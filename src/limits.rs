@@ -14,6 +14,39 @@ pub const UPGRADE_HEADER_BYTES_MAX: usize = 8 * 1024;
 /// Header fields that it may have.
 pub const UPGRADE_HEADERS_MAX: usize = 64;
 
+/// The longest ticket, in bytes.
+pub const TICKET_BYTES_MAX: usize = 1_024;
+
+/// The shortest key that makes tickets, in bytes.
+pub const TICKET_KEY_BYTES_MIN: usize = 16;
+
+/// Tickets with a nonce that are remembered until they expire; one more is refused.
+pub const SPENT_TICKETS_MAX: usize = 1 << 20;
+
+/// The longest header of the PROXY protocol, in bytes, with all that it may carry beside addresses.
+pub const PROXY_HEADER_BYTES_MAX: usize = 2_048;
+
+/// Ticks that a client has at least to answer a PING of the server.
+pub const ANSWER_TICKS_MIN: u32 = 4;
+
+/// Slots in which a shard plans heartbeats ahead; a power of two.
+pub const CALENDAR_SLOTS: usize = 4_096;
+
+/// Slots of the server's own heartbeat interval, unless a tick is longer than one of them.
+pub const SLOTS_PER_INTERVAL: u32 = 128;
+
+/// Slots that are looked at to find a better one than one that is crowded.
+pub const CALENDAR_PROBES: usize = 8;
+
+/// So many heartbeats over the mean, and a quarter of it, make a slot crowded.
+pub const CALENDAR_SLACK: u64 = 4;
+
+/// The shortest heartbeat interval that clients may ask for, unless the server's own is shorter.
+pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+
+/// The longest heartbeat interval that clients may ask for, unless the server's own is longer.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
+
 /// Replies to heartbeats that one session may have waiting; one more closes it as a flood.
 pub const PENDING_PONGS_MAX: u8 = 16;
 
@@ -108,11 +141,51 @@ pub const ROUNDS_MAX: u32 = 10_000;
 /// How long a session that was told good-bye may take to read it, and then to close its side.
 pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Sends in flight of a ring whose places are kept for the next; a burst gives its memory back.
+pub const SENDS_IN_FLIGHT_KEPT: usize = 4_096;
+
+/// The longest message that can be pushed, in bytes: kind, id and message have to fit the length of
+/// a TCP frame.
+pub const PUSH_BYTES_MAX: usize = TCP_FRAME_BYTES_MAX - 1 - 8;
+
+/// Sessions that a broadcast is sent to in one turn of the loop: about a millisecond's work.
+pub const PUSHES_PER_TURN_MAX: u32 = 256;
+
+/// Entries of the table that a broadcast, or a drain, looks at in one turn of the loop.
+pub const PACE_INDICES_PER_TURN_MAX: u32 = 16_384;
+
+/// What is spread over time is gone on with no more often than this.
+pub const PACE_SLICE: Duration = Duration::from_millis(2);
+
+/// The longest time that a broadcast or a drain may be spread over.
+pub const SPREAD_MAX: Duration = Duration::from_secs(3_600);
+
+/// Broadcasts whose account a shard keeps: two bits a session each while receipts are missing.
+pub const BROADCASTS_TRACKED_MAX: usize = 16;
+
+/// Messages of a handler whose account a shard keeps: two bits a session each, as a broadcast.
+pub const HANDLER_MESSAGES_TRACKED_MAX: usize = 64;
+
+/// Pushes that a handler may want in one call.
+pub const HANDLER_PUSHES_MAX: usize = 1 << 20;
+
+/// Pushes to a single session whose account a shard keeps.
+pub const PUSHES_TRACKED_MAX: usize = 4_096;
+
+/// How long the account of a push is kept; whoever has not acknowledged by then stays unconfirmed.
+pub const PUSH_TRACKED_FOR: Duration = Duration::from_secs(600);
+
 /// How often a shard publishes its counters.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a server that was told to stop waits for its sessions to be closed.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server that was told to stop waits for its sessions to be closed, if nothing is said.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Clients that are sent away are told moments over at least so long a time to come back at.
+pub const RETRY_WINDOW_MIN: Duration = Duration::from_secs(10);
+
+/// How long a server that was stopped by the control plane still answers it.
+pub const ADMIN_FAREWELL: Duration = Duration::from_millis(100);
 
 /// Admin connections that are served at a time; the others wait.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
@@ -139,5 +212,6 @@ const _: () = {
     assert!(RECEIVE_BUFFERS.is_power_of_two());
     assert!(SUBMISSION_ENTRIES.is_power_of_two() && COMPLETION_ENTRIES.is_power_of_two());
     assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES, "a full submission must not overflow");
+    assert!(CALENDAR_SLOTS.is_power_of_two());
     assert!(PING_PAYLOAD_BYTES_MAX + 3 <= crate::outgoing::SMALL_BUFFER_BYTES);
 };

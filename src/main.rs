@@ -2,10 +2,12 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Parser;
-use heartwheel::cli::{Cli, Command};
-use heartwheel::config::Config;
+use heartwheel::cli::{Cli, Command, TicketArgs};
+use heartwheel::config::{self, Config, ConfigError};
+use heartwheel::protocol::ticket::Ticket;
 use heartwheel::server;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -32,7 +34,28 @@ fn main() -> ExitCode {
                 Err(error) => complain(&error, EXIT_FAILED),
             }
         }
+        Command::Ticket(args) => match ticket(args) {
+            Ok(token) => {
+                let _ = writeln!(std::io::stdout(), "{token}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => complain(&error, EXIT_USAGE),
+        },
     }
+}
+
+/// Makes the ticket that was asked for.
+fn ticket(args: TicketArgs) -> Result<String, ConfigError> {
+    let keys = config::read_keys("key", &args.key)?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let nonce = args.single_use.then(|| {
+        let mut bytes = [0; 16];
+        // Fails only if the kernel has none, which is for early boot.
+        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        format!("{:032x}", u128::from_ne_bytes(bytes))
+    });
+    let exp = now.saturating_add(args.expires.0).as_secs();
+    Ok(keys.seal(&Ticket { exp, sub: args.subject, nonce }))
 }
 
 /// One line of JSON on standard output. Nobody may be reading it any more: that is no failure.

@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// The most bytes that a [`SmallBuffer`] holds: the longest PONG (2 + 1 + 125), rounded up.
 pub const SMALL_BUFFER_BYTES: usize = 128;
 
+/// The bytes of a push's id in front of an [`Outgoing::Push`].
+pub const PUSH_ID_BYTES: usize = 8;
+
 /// A short reply's own memory; the shard keeps a few for reuse.
 pub type SmallBuffer = Box<[u8; SMALL_BUFFER_BYTES]>;
 
@@ -32,6 +35,14 @@ pub enum Outgoing {
         /// The first byte that is still to be sent.
         start: u32,
     },
+    /// A pushed message, shared like the above, which says whose it is: its first
+    /// [`PUSH_ID_BYTES`] bytes are the push's id (big endian), and are not sent.
+    Push {
+        /// The id and the whole encoded message.
+        message: Arc<[u8]>,
+        /// The first byte that is still to be sent.
+        start: u32,
+    },
 }
 
 impl Outgoing {
@@ -49,6 +60,21 @@ impl Outgoing {
         Outgoing::Shared { message, start: 0 }
     }
 
+    /// A whole pushed message, behind its id.
+    pub fn push(message: Arc<[u8]>) -> Outgoing {
+        Outgoing::Push { message, start: PUSH_ID_BYTES as u32 }
+    }
+
+    /// Which push this is, if it is one.
+    pub fn push_id(&self) -> Option<u64> {
+        match self {
+            Outgoing::Push { message, .. } => {
+                message.first_chunk::<PUSH_ID_BYTES>().map(|id| u64::from_be_bytes(*id))
+            }
+            _ => None,
+        }
+    }
+
     /// The bytes that are still to be sent.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -56,7 +82,9 @@ impl Outgoing {
             Outgoing::Small { buffer, start, end } => {
                 &buffer[usize::from(*start)..usize::from(*end)]
             }
-            Outgoing::Shared { message, start } => &message[*start as usize..],
+            Outgoing::Shared { message, start } | Outgoing::Push { message, start } => {
+                &message[*start as usize..]
+            }
         }
     }
 
@@ -79,7 +107,9 @@ impl Outgoing {
         match self {
             Outgoing::Static(bytes) => *bytes = &bytes[sent..],
             Outgoing::Small { start, .. } => *start += sent as u8,
-            Outgoing::Shared { start, .. } => *start += sent as u32,
+            Outgoing::Shared { start, .. } | Outgoing::Push { start, .. } => {
+                *start += sent as u32;
+            }
         }
     }
 }
@@ -90,6 +120,7 @@ impl fmt::Debug for Outgoing {
             Outgoing::Static(_) => "Static",
             Outgoing::Small { .. } => "Small",
             Outgoing::Shared { .. } => "Shared",
+            Outgoing::Push { .. } => "Push",
         };
         write!(f, "{kind}({} bytes)", self.len())
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::{EngineCounters, EngineReport};
 use crate::ring::RingCounters;
-use crate::shard::{CloseReason, Counters, Law, Refusal, Totals};
+use crate::shard::{CloseReason, Counters, Law, PushDrop, Refusal, Totals};
 
 /// The line of JSON that a server prints when it has ended.
 #[derive(Debug, Serialize)]
@@ -77,6 +77,8 @@ fn to_json(counters: &Counters, engine: &EngineCounters, ring: &RingCounters) ->
     let closed: Vec<&str> = CloseReason::ALL.iter().map(|reason| reason.name()).collect();
     all.insert("rejected".to_owned(), non_zero(&rejected, &counters.rejected));
     all.insert("closed".to_owned(), non_zero(&closed, &counters.closed));
+    let dropped: Vec<&str> = PushDrop::ALL.iter().map(|reason| reason.name()).collect();
+    all.insert("pushes_dropped".to_owned(), non_zero(&dropped, &counters.pushes_dropped));
     let timed_out: u64 = [
         CloseReason::Expired,
         CloseReason::HelloTimeout,

@@ -1,4 +1,4 @@
-//! The system calls that no crate offers safely.
+//! The system calls that no crate offers safely, and what `/proc` tells of ourselves.
 #![expect(unsafe_code, reason = "a thread leaves the process's descriptor table")]
 
 use std::io;
@@ -30,4 +30,11 @@ pub fn watch(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
     // SAFETY: the borrow keeps the descriptor open, and what it refers to the same, for as long as
     // the registration lives.
     unsafe { AsyncFd::register(fd) }.map_err(|error| error.into_parts().1)
+}
+
+/// The memory of this process that is resident, in bytes, from `/proc/self/statm`.
+pub fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }

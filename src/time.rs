@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A point in time: nanoseconds since the origin of a [`Clock`]. 64 bits last 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,65 +107,49 @@ impl TickLength {
     }
 }
 
-/// The only reader of a clock: monotonic, it stands still while the machine is suspended. Or a
-/// virtual one, which stands still until somebody moves it: for simulations.
+/// The only reader of a clock: monotonic, it stands still while the machine is suspended.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     source: Source,
+    unix_at_origin: Duration,
 }
 
-/// The branch on it is always taken the same way: next to the reading of a clock it is free.
+/// Where time comes from. The branch is always the same one, and lost beside reading the clock.
 #[derive(Clone, Copy, Debug)]
 enum Source {
-    Monotonic { origin: Instant },
-    Virtual(VirtualTime),
-}
-
-/// Virtual time: it passes when [`VirtualTime::advance_to`] says so.
-#[derive(Clone, Copy, Debug)]
-pub struct VirtualTime {
-    nanos: &'static AtomicU64,
-}
-
-impl VirtualTime {
-    /// A time that stands at its origin. Its 8 bytes are never freed, so that a [`Clock`] can be
-    /// copied about whatever its source: make one for a simulation, not one for an event.
-    #[expect(clippy::new_without_default, reason = "it keeps memory for ever: never by default")]
-    pub fn new() -> VirtualTime {
-        VirtualTime { nanos: Box::leak(Box::new(AtomicU64::new(0))) }
-    }
-
-    /// The present.
-    pub fn now(self) -> Timestamp {
-        Timestamp(self.nanos.load(Ordering::Relaxed))
-    }
-
-    /// Moves time on to `now`, never backwards.
-    pub fn advance_to(self, now: Timestamp) {
-        self.nanos.fetch_max(now.0, Ordering::Relaxed);
-    }
+    /// Since this moment.
+    Machine(Instant),
+    /// The nanoseconds that a simulator has let pass.
+    Simulated(&'static AtomicU64),
 }
 
 impl Clock {
     /// A clock whose origin is this moment.
     #[expect(clippy::new_without_default, reason = "reading a clock is no default value")]
     pub fn new() -> Clock {
-        Clock { source: Source::Monotonic { origin: Instant::now() } }
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Clock { source: Source::Machine(Instant::now()), unix_at_origin: unix.unwrap_or_default() }
     }
 
-    /// A clock that shows `time`.
-    pub fn simulated(time: VirtualTime) -> Clock {
-        Clock { source: Source::Virtual(time) }
+    /// A clock that shows so many nanoseconds as `nanos` holds.
+    pub const fn simulated(nanos: &'static AtomicU64) -> Clock {
+        Clock { source: Source::Simulated(nanos), unix_at_origin: Duration::ZERO }
+    }
+
+    /// What the wall clock showed at the origin, since 1970. It may be set later on; this clock
+    /// goes on as if it were not.
+    pub fn unix_at_origin(&self) -> Duration {
+        self.unix_at_origin
     }
 
     /// The present.
     pub fn now(&self) -> Timestamp {
-        match self.source {
-            Source::Monotonic { origin } => {
-                Timestamp(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Timestamp(match self.source {
+            Source::Machine(origin) => {
+                u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
             }
-            Source::Virtual(time) => time.now(),
-        }
+            Source::Simulated(nanos) => nanos.load(Ordering::Relaxed),
+        })
     }
 }
 
@@ -181,16 +165,6 @@ mod tests {
             let start = tick.start(tick.deadline(due));
             assert!(due <= start && start.since(due) < tick.as_duration(), "{due:?} {start:?}");
         }
-    }
-
-    #[test]
-    fn virtual_time_stands_still_until_it_is_moved_and_never_goes_back() {
-        let time = VirtualTime::new();
-        let clock = Clock::simulated(time);
-        assert_eq!(clock.now(), Timestamp::ZERO);
-        time.advance_to(Timestamp(7));
-        time.advance_to(Timestamp(3));
-        assert_eq!((clock.now(), time.now()), (Timestamp(7), Timestamp(7)));
     }
 
     #[test]

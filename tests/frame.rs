@@ -15,6 +15,7 @@ enum Owned {
     PushAck(u64),
     Data(Vec<u8>),
     GoAway(u16, u32),
+    Adjust(u32, u32, u32),
 }
 
 impl Owned {
@@ -34,6 +35,9 @@ impl Owned {
             Owned::GoAway(reason, retry_after_ms) => {
                 Frame::GoAway { reason: *reason, retry_after_ms: *retry_after_ms }
             }
+            &Owned::Adjust(interval_ms, idle_timeout_ms, next_in_ms) => {
+                Frame::Adjust { interval_ms, idle_timeout_ms, next_in_ms }
+            }
         }
     }
 }
@@ -48,6 +52,7 @@ fn any_frame() -> impl Strategy<Value = Owned> {
         any::<u64>().prop_map(Owned::PushAck),
         vec(any::<u8>(), 0..300).prop_map(Owned::Data),
         any::<(u16, u32)>().prop_map(|(r, t)| Owned::GoAway(r, t)),
+        any::<(u32, u32, u32)>().prop_map(|(i, t, n)| Owned::Adjust(i, t, n)),
     ]
 }
 

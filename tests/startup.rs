@@ -48,6 +48,48 @@ fn flags_that_cannot_work_are_refused_with_the_cure() {
     }
 }
 
+/// What clients may ask for, and who is let in.
+#[test]
+fn a_policy_that_contradicts_itself_is_refused_with_the_cure() {
+    let short = std::env::temp_dir().join(format!("heartwheel-short-{}", std::process::id()));
+    std::fs::write(&short, "a key of this test\nshort\n").expect("written");
+    let empty = short.with_extension("empty");
+    std::fs::write(&empty, "\n\n").expect("written");
+    let (short_path, empty_path) = (short.to_str().expect("plain"), empty.to_str().expect("plain"));
+    let cases: [(&[&str], &str); 17] = [
+        (&["--heartbeat-min", "5s", "--heartbeat-max", "4s"], "above --heartbeat-max"),
+        (&["--heartbeat-min", "0s"], "1ms"),
+        (&["--heartbeat-min", "31s"], "between"),
+        (&["--heartbeat-max", "29s"], "between"),
+        (&["--heartbeat-max", "1000h", "--timeout-factor", "2"], "lower one"),
+        (&["--timeout-factor", "1"], "3 is usual"),
+        (&["--timeout-factor", "0.5"], "3 is usual"),
+        (&["--timeout-factor", "nan"], "3 is usual"),
+        (&["--max-per-ip", "0"], "leave the flag away"),
+        (&["--accept-rate", "0"], "leave the flag away"),
+        (&["--accept-burst", "5"], "--accept-rate"),
+        (&["--proxy-from", "10.0.0.1/8"], "bits are set"),
+        (&["--proxy-from", "10.0.0.0/33"], "too long"),
+        (&["--proxy-from", "proxy.example"], "10.0.0.0/8"),
+        (&["--auth-key", "/nonexistent"], "cannot be read"),
+        (&["--auth-key", short_path], "key 2"),
+        (&["--auth-key", empty_path], "openssl rand"),
+    ];
+    for (flags, cure) in cases {
+        let output = serve(flags).output().expect("it runs");
+        let text = complaint(&output);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {text}");
+        assert!(text.contains(cure), "{flags:?}: {text}");
+    }
+    std::fs::remove_file(short).expect("removed");
+    std::fs::remove_file(empty).expect("removed");
+    let low = ["--memory-limit", "1MiB", "--listen", "tcp://127.0.0.1:0", "--admin", "off"];
+    let output = serve(&low).output().expect("it runs");
+    let text = complaint(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("allow more"), "{text}");
+}
+
 #[test]
 fn help_lists_the_strategies_and_the_engines() {
     let output = serve(&["--help"]).output().expect("it runs");

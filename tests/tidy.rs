@@ -9,30 +9,30 @@ const WALLS: &[(&str, &[&str])] = &[
     ("limits", &["outgoing"]),
     ("time", &[]),
     ("units", &[]),
-    ("counters", &[]),
     ("mutants", &[]),
+    ("counters", &[]),
     ("sys", &[]),
     ("outgoing", &[]),
     ("protocol", &["limits", "mutants", "outgoing"]),
     ("sweep", &["limits", "time"]),
     ("ring", &["counters", "limits", "outgoing"]),
-    ("session", &["mutants", "limits", "outgoing", "protocol", "time"]),
+    ("session", &["limits", "mutants", "outgoing", "protocol", "time"]),
     (
         "shard",
-        &["mutants", "counters", "limits", "outgoing", "protocol", "session", "sweep", "time"],
+        &["counters", "limits", "mutants", "outgoing", "protocol", "session", "sweep", "time"],
     ),
     ("socket", &["limits", "protocol"]),
     ("host", &["limits"]),
     (
         "engine",
         &[
-            "mutants", "counters", "limits", "outgoing", "protocol", "ring", "session", "shard",
+            "counters", "limits", "mutants", "outgoing", "protocol", "ring", "session", "shard",
             "socket", "sweep", "sys", "time",
         ],
     ),
     ("report", &["engine", "ring", "shard"]),
     ("cli", &["sweep", "units"]),
-    ("control", &["engine", "limits", "report", "ring", "session", "shard"]),
+    ("control", &["engine", "limits", "report", "ring", "session", "shard", "sys", "units"]),
     (
         "config",
         &[
@@ -44,7 +44,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "server",
         &[
             "config", "control", "engine", "host", "limits", "report", "ring", "shard", "socket",
-            "sweep", "time",
+            "sweep", "sys", "time",
         ],
     ),
 ];

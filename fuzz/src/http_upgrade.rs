@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) {
         assert!(response_bytes <= bytes.len());
     }
     let ours = request("host:1", "/", nonce);
-    let Upgrade::Accepted { response, request_bytes } = read_request(&ours) else {
+    let Upgrade::Accepted { response, request_bytes, .. } = read_request(&ours) else {
         panic!("our own request is refused");
     };
     assert_eq!(request_bytes, ours.len());

@@ -3,8 +3,10 @@
 //! seed that once failed stays a test.
 
 pub mod http_upgrade;
+pub mod proxy;
 pub mod shard;
 pub mod tcp_frames;
+pub mod tickets;
 pub mod websocket;
 
 /// Cuts of a message that the fuzzer chose: a count, then so many bytes, each the length of a part;

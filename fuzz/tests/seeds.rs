@@ -35,3 +35,13 @@ fn websocket() {
 fn shard() {
     run("shard", heartwheel_fuzz::shard::check);
 }
+
+#[test]
+fn proxy() {
+    run("proxy", heartwheel_fuzz::proxy::check);
+}
+
+#[test]
+fn tickets() {
+    run("tickets", heartwheel_fuzz::tickets::check);
+}

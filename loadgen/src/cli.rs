@@ -4,14 +4,16 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use heartwheel::protocol::Protocol;
 
+use crate::plan::Phase;
+use crate::scenario::{self, Backoff, Event, Scenario};
 use crate::slo::Slo;
 use crate::units::{parse_count, parse_duration, parse_share};
 use crate::wire::WsHeartbeat;
-use crate::{addresses, slo};
+use crate::{addresses, limits, slo};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +24,12 @@ Examples:
       2,000 of 200,000 fall silent: these, and no others, must be expired
   loadgen --target tcp://127.0.0.1:7400 --server-pid $(pidof heartwheel) -c 50k -d 1m
       a server that runs already
+  loadgen -c 20k -d 90s --at 10s:broadcast:1KiB --at 30s:storm:50% --slow 1% \
+          --slo 'push.latency.max<5s' --slo 'events.1.recovered_after_ms<40000'
+      a push to everybody, then half of them killed at once: they come back with backoff
+  loadgen --target tcp://127.0.0.1:7400 --target-admin 127.0.0.1:7480 -d 90s --at 60s:drain \
+          --reconnect exp:1s..30s,full-jitter
+      everybody is told to go, and comes back no earlier than the server said
   loadgen --target tcp://127.0.0.1:7400 --no-hello -i 10s -c 20k
       a bare echo that knows no HELLO
 
@@ -53,6 +61,10 @@ pub struct Cli {
     #[arg(long, value_name = "PID", requires = "target")]
     pub server_pid: Option<u32>,
 
+    /// The control plane of --target, for drains and broadcasts
+    #[arg(long, value_name = "ADDR:PORT", requires = "target")]
+    pub target_admin: Option<SocketAddr>,
+
     /// Clients
     #[arg(short, long, value_name = "N", default_value = "10k", value_parser = parse_count)]
     pub connections: u32,
@@ -68,6 +80,14 @@ pub struct Cli {
     /// The share by which each interval is longer or shorter, at random
     #[arg(long, value_name = "P", default_value = "10%", value_parser = parse_share)]
     pub jitter: f64,
+
+    /// Ask for that interval in HELLO, and keep what WELCOME answers, with the timeout that follows
+    #[arg(long, requires = "interval", conflicts_with_all = ["no_hello", "idle_timeout"])]
+    pub negotiate: bool,
+
+    /// When clients beat first: at a random time within an interval, or all after one, as a herd
+    #[arg(long, value_name = "uniform|herd", default_value = "uniform")]
+    pub phase: Phase,
 
     /// The steady state, after all are open and warmed up
     #[arg(short, long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
@@ -101,6 +121,31 @@ pub struct Cli {
     /// Begin with a PING instead of HELLO; a connection is open as soon as TCP says so
     #[arg(long)]
     pub no_hello: bool,
+
+    /// Whoever loses the connection comes back after a random time, doubled with every failure, and
+    /// not before the server said; storms come back even without this
+    #[arg(long, value_name = "exp:MIN..MAX,full-jitter", value_parser = scenario::parse_backoff)]
+    pub reconnect: Option<Backoff>,
+
+    /// Connections that are closed and opened again in a second
+    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_count)]
+    pub churn: u32,
+
+    /// This share reads nothing once it is open, and still sends its heartbeats
+    #[arg(long, value_name = "P", default_value = "0%", value_parser = parse_share)]
+    pub slow: f64,
+
+    /// Data messages in a second, over all clients: each stands in for a heartbeat
+    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_count)]
+    pub data: u32,
+
+    /// What happens at a time of the steady state; repeatable
+    #[arg(
+        long,
+        value_name = "TIME:storm:P|TIME:drain[:D]|TIME:broadcast:BYTES[:D]",
+        value_parser = scenario::parse_event
+    )]
+    pub at: Vec<Event>,
 
     /// The plan is a function of it
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -154,10 +199,50 @@ impl Cli {
                 "-i with its jitter must stay below --idle-timeout, or healthy clients are expired"
             );
         }
+        self.check_scenario()?;
         for slo in &self.slo {
-            slo.check()?;
+            slo.check(self.at.len())?;
         }
         self.source_addresses().map(drop)
+    }
+
+    fn check_scenario(&self) -> Result<()> {
+        ensure!(
+            self.at.len() <= limits::EVENTS_MAX,
+            "at most {} events (--at) in a run",
+            limits::EVENTS_MAX
+        );
+        if let Some(late) = self.at.iter().find(|event| event.at >= self.duration) {
+            bail!(
+                "--at {:?}: the steady state is over by then; raise -d above it (it is {:?})",
+                late.at,
+                self.duration
+            );
+        }
+        if !Scenario::needs_admin(&self.at) {
+            return Ok(());
+        }
+        ensure!(
+            self.target.is_none() || self.target_admin.is_some(),
+            "a drain or a broadcast is asked of the server's control plane: name it with \
+             --target-admin ADDR:PORT"
+        );
+        let words = self.server_args.as_deref().unwrap_or("").replace('=', " ");
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let off = words.windows(2).any(|pair| pair == ["--admin", "off"]);
+        ensure!(
+            !off,
+            "a drain or a broadcast needs the server's control plane: leave --admin off out of \
+             --server-args"
+        );
+        Ok(())
+    }
+
+    /// Its events in the order of their times.
+    pub fn events(&self) -> Vec<Event> {
+        let mut events = self.at.clone();
+        events.sort_by_key(|event| event.at);
+        events
     }
 
     /// The protocol to speak.
@@ -184,6 +269,11 @@ impl Cli {
     /// How many clients fall silent.
     pub fn silent_count(&self) -> u32 {
         (f64::from(self.connections) * self.silent).round() as u32
+    }
+
+    /// How many clients do not read.
+    pub fn slow_count(&self) -> u32 {
+        (f64::from(self.connections) * self.slow).round() as u32
     }
 
     /// How many workers there are: one per core, but never more than clients.
@@ -235,6 +325,10 @@ mod tests {
             "--server-args --tick=1s",
             "--protocol ws -i 10s --idle-timeout 15s --silent 1%",
             "--target ws://127.0.0.1:7/ -i 1s --ws-heartbeat control",
+            "--at 1s:broadcast:64 --at 2s:storm:50% --at 3s:drain --churn 10 --slow 1% --data 5",
+            "--at 1s:storm:5% --slo events.0.recovered_after_ms<30000 --slo push.latency.max<15s",
+            "--target tcp://127.0.0.1:7 --target-admin 127.0.0.1:8 --at 1s:drain",
+            "--reconnect exp:1s..30s,full-jitter",
             "--source-ips 127.0.0.2-127.0.0.9 -o - --no-live --threads 1",
         ] {
             assert!(check(good).is_ok(), "{good}: {:?}", check(good));
@@ -253,6 +347,14 @@ mod tests {
             "--slo rtt.p99",
             "--slo nonsense.p99<5ms",
             "--jitter 100%",
+            "--at 1s:flood",
+            "--at 30s:drain -d 30s",
+            "--at 1s:drain --target tcp://127.0.0.1:7",
+            "--at 1s:broadcast:64 --server-args=--admin=off",
+            "--target-admin 127.0.0.1:8",
+            "--reconnect linear",
+            "--slo events.0.recovered_after_ms<1",
+            "--at 1s:storm:5% --slo events.1.recovered<1",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }

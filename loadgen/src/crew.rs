@@ -40,7 +40,7 @@ impl Crew {
                         Ok(worker) => worker,
                         Err(error) => {
                             let _ = ready.send(Err(error));
-                            return Ok(Stats::new());
+                            return Ok(Stats::new(&[]));
                         }
                     };
                     // Nobody waits any more if another worker has failed.
@@ -73,7 +73,7 @@ impl Crew {
     /// # Errors
     /// If one has failed.
     pub fn join(self) -> Result<Stats> {
-        let mut total = Stats::new();
+        let mut total = Stats::new(&[]);
         for thread in self.threads {
             total.add(&join_one(thread)?);
         }

@@ -78,6 +78,24 @@ pub const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 /// The time beyond idle timeout and tick that an expiry is waited for.
 pub const EXPIRY_GRACE: Duration = Duration::from_secs(1);
 
+/// How long a request to the control plane may take.
+pub const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the accounts of pushes that go on are read.
+pub const ADMIN_LOOKS_EVERY: Duration = Duration::from_millis(250);
+
+/// The longest answer of a control plane, in bytes.
+pub const ADMIN_ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// The payload of a broadcast, in bytes: a PUSH frame's length counts its kind and its id too.
+pub const BROADCAST_BYTES_MAX: u32 = (heartwheel::limits::TCP_FRAME_BYTES_MAX - 9) as u32;
+
+/// Events of a run: each costs a few histograms, and two bits a client.
+pub const EVENTS_MAX: usize = 64;
+
+/// For so long, or until the next event, round trips are counted as those of an event.
+pub const EVENT_WINDOW: Duration = Duration::from_secs(15);
+
 const _: () = {
     assert!(CONNECTS_IN_FLIGHT_MAX < 4_096, "the accept queue of a listener holds 4,096 at most");
     assert!(RECEIVE_BUFFERS.is_power_of_two() && COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES);

@@ -1,12 +1,14 @@
 //! `loadgen`: opens many heartbeating clients and judges the server by a plan made beforehand.
 //!
-//! Read in this order: [`run`] (the phases), [`worker`] (the loop), [`plan`] and [`schedule`] (who
-//! acts when), [`oracle`] (who had to be expired), [`report`] (what comes of it).
+//! Read in this order: [`run`], [`conductor`] (the phases), [`worker`] (the loop), [`plan`] and
+//! [`schedule`] (who acts when), [`scenario`] (what happens beside), [`oracle`] (who had to be
+//! expired), [`report`] (what comes of it).
 
 #![forbid(unsafe_code)]
 
 mod addresses;
 mod cli;
+mod conductor;
 mod crew;
 mod host;
 mod latency;
@@ -16,6 +18,7 @@ mod oracle;
 mod plan;
 mod report;
 mod run;
+mod scenario;
 mod schedule;
 mod server;
 mod slo;

@@ -20,14 +20,30 @@ pub struct Plan {
     pub jitter: f64,
     /// How many clients fall silent.
     pub silent: u32,
+    /// When clients beat first.
+    pub phase: Phase,
+}
+
+/// When clients beat for the first time after their opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Phase {
+    /// At a random time within an interval.
+    Uniform,
+    /// An interval later: whoever connects at once also beats at once.
+    Herd,
 }
 
 /// Keeps the random numbers of different questions apart.
 #[derive(Clone, Copy)]
-enum Question {
+pub enum Question {
     Phase = 1,
     Gap = 2,
     Silent = 3,
+    Slow = 5,
+    Storm = 6,
+    Churn = 7,
+    Data = 8,
+    Backoff = 9,
 }
 
 impl Plan {
@@ -38,9 +54,12 @@ impl Plan {
     }
 
     /// How long after its opening `client` beats for the first time: a random phase, so that
-    /// those who connected at once do not beat at once.
+    /// those who connected at once do not beat at once, unless a herd is wanted.
     pub fn first_beat_after(&self, client: u32, interval: Duration) -> Duration {
-        interval.mul_f64(self.uniform(Question::Phase, client, 0))
+        match self.phase {
+            Phase::Uniform => interval.mul_f64(self.uniform(Question::Phase, client, 0)),
+            Phase::Herd => interval,
+        }
     }
 
     /// How long after its last activity `client`, which has beaten `beats` times, beats again.
@@ -49,25 +68,32 @@ impl Plan {
         interval.mul_f64(1.0 + deviation)
     }
 
-    /// Whether `client` is one of those who fall silent: exactly `silent` of all are, one at a
-    /// random place in each of `silent` equal stretches.
+    /// Whether `client` is one of those who fall silent: exactly `silent` of all are.
     pub fn falls_silent(&self, client: u32) -> bool {
-        let (clients, silent) = (u64::from(self.clients), u64::from(self.silent));
-        if silent == 0 || client >= self.clients {
+        self.chosen(Question::Silent, 0, self.silent, client)
+    }
+
+    /// Whether `client` is one of `count` that a question chooses from all: exactly so many are,
+    /// one at a random place in each of `count` equal stretches.
+    pub fn chosen(&self, question: Question, round: u32, count: u32, client: u32) -> bool {
+        let (clients, count) = (u64::from(self.clients), u64::from(count));
+        if count == 0 || client >= self.clients {
             return false;
         }
-        let stretch = u64::from(client) * silent / clients;
-        let start = (stretch * clients).div_ceil(silent);
-        let end = ((stretch + 1) * clients).div_ceil(silent);
-        let chosen = start + self.random(Question::Silent, stretch as u32, 0) % (end - start);
+        let stretch = u64::from(client) * count / clients;
+        let start = (stretch * clients).div_ceil(count);
+        let end = ((stretch + 1) * clients).div_ceil(count);
+        let chosen = start + self.random(question, stretch as u32, round) % (end - start);
         chosen == u64::from(client)
     }
 
-    fn uniform(&self, question: Question, client: u32, round: u32) -> f64 {
+    /// A number from 0 to below 1.
+    pub fn uniform(&self, question: Question, client: u32, round: u32) -> f64 {
         (self.random(question, client, round) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn random(&self, question: Question, client: u32, round: u32) -> u64 {
+    /// 64 random bits.
+    pub fn random(&self, question: Question, client: u32, round: u32) -> u64 {
         let question = (question as u64) << 56;
         mix(mix(self.seed ^ question) ^ u64::from(client) << 32 ^ u64::from(round))
     }
@@ -88,7 +114,14 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     fn plan(clients: u32, silent: u32) -> Plan {
-        Plan { seed: 7, clients, connect_rate_per_s: 1_000, jitter: 0.1, silent }
+        Plan {
+            seed: 7,
+            clients,
+            connect_rate_per_s: 1_000,
+            jitter: 0.1,
+            silent,
+            phase: Phase::Uniform,
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::cli::Cli;
 use crate::limits;
 use crate::report::Law;
+use crate::scenario::Scenario;
 
 /// The server child. If it is dropped while it runs, it is killed.
 pub struct Server {
@@ -44,6 +45,8 @@ pub struct Ready {
     /// The engine that it runs.
     #[serde(default)]
     pub engine: String,
+    /// Where its control plane is.
+    pub admin: Option<String>,
     /// How it finds the dead.
     #[serde(default)]
     pub sweep: String,
@@ -114,13 +117,24 @@ impl Server {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Asks it to end, and returns its last words.
+    /// Where its control plane is.
+    ///
+    /// # Errors
+    /// If it has none that can be spoken to by TCP.
+    pub fn admin(&self) -> Result<SocketAddr> {
+        let admin = self.ready.admin.as_deref().context("the server has no control plane")?;
+        admin.parse().with_context(|| format!("its control plane `{admin}` is no ADDR:PORT"))
+    }
+
+    /// Asks it to end, if it has not, and returns its last words.
     ///
     /// # Errors
     /// If it does not end in time, or not with its last words.
     pub fn stop(mut self) -> Result<Final> {
-        let pid = Pid::from_raw(self.pid() as i32).context("the server has no pid")?;
-        kill_process(pid, Signal::TERM).context("telling the server to end")?;
+        if self.ended().is_none() {
+            let pid = Pid::from_raw(self.pid() as i32).context("the server has no pid")?;
+            kill_process(pid, Signal::TERM).context("telling the server to end")?;
+        }
         let deadline = Instant::now() + limits::SERVER_PATIENCE;
         let status = loop {
             match self.child.try_wait().context("waiting for the server")? {
@@ -168,11 +182,12 @@ fn arguments(cli: &Cli) -> Result<Vec<String>> {
     let millis = |duration: Duration| format!("{}ms", duration.as_millis());
     // A tenth more than wanted: clients whose source address was taken knock twice.
     let most = u64::from(cli.connections) + u64::from(cli.connections) / 10 + 100;
+    let admin = if Scenario::needs_admin(&cli.at) { "127.0.0.1:0" } else { "off" };
     let ours = [
         ("--listen", Some(format!("{}://127.0.0.1:0", cli.spoken().scheme()))),
-        ("--admin", Some("off".to_owned())),
+        ("--admin", Some(admin.to_owned())),
         ("--max-connections", Some(most.to_string())),
-        ("--heartbeat-interval", cli.interval.map(millis)),
+        ("--heartbeat-interval", cli.interval.filter(|_| !cli.negotiate).map(millis)),
         ("--idle-timeout", cli.idle_timeout.map(millis)),
         ("--tick", Some(millis(cli.tick))),
     ];

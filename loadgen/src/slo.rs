@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::report::Report;
+use crate::report::{EventSection, Report};
 use crate::units;
 
 /// A parsed expression.
@@ -94,12 +94,13 @@ fn parse_bound(text: &str) -> Result<Bound> {
 }
 
 impl Slo {
-    /// Whether a report has such a number, of a fitting unit.
+    /// Whether the report of a run with so many events has such a number, of a fitting unit.
     ///
     /// # Errors
     /// If it has none.
-    pub fn check(&self) -> Result<()> {
-        let empty = serde_json::to_value(Report::default())?;
+    pub fn check(&self, events: usize) -> Result<()> {
+        let events = vec![EventSection::default(); events];
+        let empty = serde_json::to_value(Report { events, ..Report::default() })?;
         let found = find(&empty, &self.path)
             .with_context(|| format!("--slo '{}': the report has no such number", self.text))?;
         ensure!(
@@ -153,12 +154,17 @@ struct Found<'a> {
 /// A number that counts by reason is 0 while its reason has not occurred.
 static ZERO: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| Value::from(0));
 /// The objects of a report whose names are reasons.
-const BY_REASON: [&str; 3] = ["failed", "closed_by_server", "rearmed"];
+const BY_REASON: [&str; 5] = ["failed", "closed_by_server", "rearmed", "missing_by", "dropped"];
 
 fn find<'a>(report: &'a Value, path: &[String]) -> Option<Found<'a>> {
     let mut found = Found { value: report, unit: None };
     let mut above = "";
     for name in path {
+        if let Some(entries) = found.value.as_array() {
+            let number: usize = name.parse().ok()?;
+            found = Found { value: entries.get(number)?, unit: found.unit };
+            continue;
+        }
         let object = found.value.as_object()?;
         let with_unit = UNITS
             .into_iter()
@@ -229,13 +235,19 @@ mod tests {
             "generator.rss_bytes<1GiB",
             "connections.failed.reset==0",
             "connect.rate_per_s>=40k",
+            "events.0.recovered_after_ms<30000",
+            "events.0.recovered_after<30s",
+            "events.0.rtt_p999_ratio<=3",
+            "push.latency.max<15s",
+            "push.server.dropped.stalled==0",
+            "push.server.pending==0",
         ] {
-            parse(good).unwrap().check().unwrap();
+            parse(good).unwrap().check(1).unwrap();
         }
         for bad in
             ["rtt.p98<5ms", "rtt<5ms", "rtt.p99<5MiB", "expiry.false<5ms", "connect.rate_per_s<5ms"]
         {
-            assert!(parse(bad).unwrap().check().is_err(), "{bad}");
+            assert!(parse(bad).unwrap().check(1).is_err(), "{bad}");
         }
         for bad in ["rtt.p99", "<5", "a..b<5", "a<x", "a!5"] {
             assert!(parse(bad).is_err(), "{bad}");

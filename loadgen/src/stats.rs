@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use heartwheel::time::Timestamp;
 
 use crate::latency::Latency;
+use crate::scenario::Event;
+use crate::scenario::account::Account;
 
 /// Counts by reason; reasons are few.
 pub type Reasons = BTreeMap<&'static str, u64>;
+
+/// Counts by reasons that somebody else names.
+pub type Counts = BTreeMap<String, u64>;
 
 /// How connections are closed that were counted as open at the end already.
 pub const AFTER_THE_END: &str = "after the end";
@@ -57,6 +63,8 @@ pub struct Stats {
     pub acked: u64,
     /// Answers to nothing.
     pub stray_pongs: u64,
+    /// Terms that the server has changed.
+    pub adjusts: u64,
     /// Messages that were pushed.
     pub pushes: u64,
     /// Messages that break the protocol.
@@ -85,11 +93,15 @@ pub struct Stats {
     pub turn: Latency,
     /// Upper bounds of how late expiries were.
     pub expiry_lateness: Latency,
+    /// Heartbeats in each tenth of a second of the steady state.
+    pub tenths: Vec<u32>,
+    /// Of the scenario.
+    pub scene: Account,
 }
 
 impl Stats {
-    /// Nothing counted.
-    pub fn new() -> Stats {
+    /// Nothing counted, of these events among others.
+    pub fn new(events: &[Event]) -> Stats {
         Stats {
             opened: 0,
             failed: Reasons::new(),
@@ -111,6 +123,7 @@ impl Stats {
             sent_late: 0,
             acked: 0,
             stray_pongs: 0,
+            adjusts: 0,
             pushes: 0,
             illegal: 0,
             bytes_sent: 0,
@@ -125,6 +138,8 @@ impl Stats {
             send_lateness: Latency::new(2),
             turn: Latency::new(2),
             expiry_lateness: Latency::new(3),
+            tenths: Vec::new(),
+            scene: Account::new(events),
         }
     }
 
@@ -146,9 +161,12 @@ impl Stats {
         self.send_lateness.add(&other.send_lateness);
         self.turn.add(&other.turn);
         self.expiry_lateness.add(&other.expiry_lateness);
+        self.tenths.resize(self.tenths.len().max(other.tenths.len()), 0);
+        self.tenths.iter_mut().zip(&other.tenths).for_each(|(total, part)| *total += part);
+        self.scene.add(&other.scene);
     }
 
-    fn counters_mut(&mut self) -> [&mut u64; 25] {
+    fn counters_mut(&mut self) -> [&mut u64; 26] {
         [
             &mut self.opened,
             &mut self.sources_skipped,
@@ -168,6 +186,7 @@ impl Stats {
             &mut self.sent_late,
             &mut self.acked,
             &mut self.stray_pongs,
+            &mut self.adjusts,
             &mut self.pushes,
             &mut self.illegal,
             &mut self.bytes_sent,
@@ -176,6 +195,24 @@ impl Stats {
             &mut self.stale,
             &mut self.left_open,
         ]
+    }
+
+    /// A heartbeat was sent so long after the steady state began.
+    pub fn note_beat(&mut self, after: Duration) {
+        let tenth = (after.as_millis() / 100) as usize;
+        if tenth >= self.tenths.len() {
+            self.tenths.resize(tenth + 1, 0);
+        }
+        self.tenths[tenth] += 1;
+    }
+
+    /// The most heartbeats in a tenth of a second of the steady state, over their mean. The last
+    /// tenth may not be whole.
+    pub fn peak_to_mean(&self) -> Option<f64> {
+        let (_, whole) = self.tenths.split_last()?;
+        let peak = whole.iter().copied().max()?;
+        let sum: u64 = whole.iter().map(|&beats| u64::from(beats)).sum();
+        (sum > 0).then(|| f64::from(peak) * whole.len() as f64 / sum as f64)
     }
 
     /// How many never opened.
@@ -196,8 +233,8 @@ pub struct Published {
     pub opened: AtomicU64,
     /// As in [`Stats`], summed.
     pub failed: AtomicU64,
-    /// As in [`Stats`], summed.
-    pub closed_by_server: AtomicU64,
+    /// Closed, whoever did it, and not opened again.
+    pub gone: AtomicU64,
     /// As in [`Stats`].
     pub expired: AtomicU64,
     /// Provably early, and healthy ones that were closed.
@@ -206,6 +243,8 @@ pub struct Published {
     pub sent: AtomicU64,
     /// As in [`Stats`].
     pub acked: AtomicU64,
+    /// Heartbeats that nobody waits for an answer to.
+    pub written_off: AtomicU64,
     /// The longest idle timeout that a server has told, in milliseconds.
     pub idle_timeout_ms: AtomicU64,
     /// The shortest interval in use, in milliseconds; 0 while there is none.
@@ -222,7 +261,7 @@ pub struct Snapshot {
     /// See [`Published`].
     pub failed: u64,
     /// See [`Published`].
-    pub closed_by_server: u64,
+    pub gone: u64,
     /// See [`Published`].
     pub expired: u64,
     /// See [`Published`].
@@ -231,6 +270,8 @@ pub struct Snapshot {
     pub sent: u64,
     /// See [`Published`].
     pub acked: u64,
+    /// See [`Published`].
+    pub written_off: u64,
     /// The maximum of all.
     pub idle_timeout_ms: u64,
     /// The minimum of all that have one.
@@ -245,11 +286,12 @@ impl Snapshot {
         let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
         self.opened += read(&worker.opened);
         self.failed += read(&worker.failed);
-        self.closed_by_server += read(&worker.closed_by_server);
+        self.gone += read(&worker.gone);
         self.expired += read(&worker.expired);
         self.false_expiries += read(&worker.false_expiries);
         self.sent += read(&worker.sent);
         self.acked += read(&worker.acked);
+        self.written_off += read(&worker.written_off);
         self.alive += read(&worker.alive);
         self.idle_timeout_ms = self.idle_timeout_ms.max(read(&worker.idle_timeout_ms));
         let interval_ms = read(&worker.interval_ms);
@@ -260,7 +302,7 @@ impl Snapshot {
 
     /// Connections that are open now.
     pub fn open(&self) -> u64 {
-        self.opened.saturating_sub(self.closed_by_server)
+        self.opened.saturating_sub(self.gone)
     }
 }
 
@@ -270,16 +312,16 @@ mod tests {
 
     #[test]
     fn sums_are_sums() {
-        let (mut one, mut other) = (Stats::new(), Stats::new());
+        let (mut one, mut other) = (Stats::new(&[]), Stats::new(&[]));
         for (value, counter) in other.counters_mut().into_iter().enumerate() {
             *counter = value as u64 + 1;
         }
         other.failed.insert("refused", 3);
-        other.rtt.record(std::time::Duration::from_micros(5));
+        other.rtt.record(Duration::from_micros(5));
         one.add(&other);
         one.add(&other);
         let doubled: Vec<u64> = one.counters_mut().into_iter().map(|counter| *counter).collect();
-        assert_eq!(doubled, (1..=25).map(|value| value * 2).collect::<Vec<_>>());
+        assert_eq!(doubled, (1..=26).map(|value| value * 2).collect::<Vec<_>>());
         assert_eq!((one.failed["refused"], one.rtt.count()), (6, 2));
     }
 }

@@ -15,6 +15,7 @@ use heartwheel::protocol::websocket::{
 
 use crate::limits::PARTIAL_BYTES_MAX;
 use crate::plan::mix;
+use crate::scenario;
 
 /// Something that a server said.
 #[derive(Debug)]
@@ -26,18 +27,37 @@ pub enum Incoming {
         /// After this silence it expires the session.
         idle_timeout_ms: u32,
     },
+    /// The session goes on under other terms.
+    Adjust {
+        /// The interval to keep.
+        interval_ms: u32,
+        /// After this silence the server expires the session.
+        idle_timeout_ms: u32,
+        /// The next heartbeat is to come so long from now.
+        next_in_ms: u32,
+    },
     /// A heartbeat was answered.
     Pong,
     /// To be answered with these bytes.
     Reply(Outgoing),
-    /// A message that was pushed, to be acknowledged with these bytes.
-    Push(Outgoing),
+    /// A message that was pushed.
+    Push {
+        /// The event that asked for it, if it says so.
+        event: Option<usize>,
+        /// To be acknowledged with these bytes, where that is done.
+        receipt: Option<Outgoing>,
+    },
     /// The opening handshake is through; the server tells no terms.
     Upgraded,
     /// Any other message: activity, no more.
     Data,
     /// The server says good-bye: it wants everybody to go.
-    GoAway,
+    GoAway {
+        /// And not to come back earlier than after this.
+        retry_after_ms: u32,
+        /// What it said closes the connection too.
+        closed: Option<u16>,
+    },
     /// The server ends this session, and says with which code.
     Closed(u16),
 }
@@ -62,6 +82,8 @@ pub struct WebSocket {
     /// so that none has to be made, or to be kept in memory, while it is sent.
     heartbeats: Vec<[u8; HEARTBEAT_BYTES_MAX]>,
     heartbeat_bytes: usize,
+    /// A data message, masked with each of the keys.
+    data: Vec<[u8; HEARTBEAT_BYTES_MAX]>,
     seed: u64,
     /// Replies so far: each has a mask of its own.
     replies: AtomicU64,
@@ -75,6 +97,13 @@ pub enum WsHeartbeat {
     /// A control PING, answered by a control PONG.
     Control,
 }
+
+/// What data messages consist of; as long as a heartbeat.
+const DATA: &[u8] = b"data";
+const DATA_FRAME: [u8; 7] = [0, 5, 7, b'd', b'a', b't', b'a'];
+
+/// How a drain's close tells when to come back.
+const RETRY_AFTER: &[u8] = b"retry-after-ms=";
 
 /// A masked text `ping`.
 const HEARTBEAT_BYTES_MAX: usize = 10;
@@ -104,7 +133,7 @@ impl Wire {
             WsHeartbeat::Text => (Opcode::Text, TEXT_PING),
             WsHeartbeat::Control => (Opcode::Ping, &[][..]),
         };
-        let masked = |number| {
+        let masked = |number, opcode, payload: &[u8]| {
             let key = (mix(seed ^ mix(number)) as u32).to_ne_bytes();
             let (mut header, mut bytes) = ([0; HEADER_BYTES_MAX], [0; HEARTBEAT_BYTES_MAX]);
             let front = encode_header(opcode, payload.len() as u64, Some(key), &mut header);
@@ -116,11 +145,17 @@ impl Wire {
         // Once per process: it may live for ever, and heartbeats are sent from where they lie.
         Wire::WebSocket(Box::leak(Box::new(WebSocket {
             target: target.to_owned(),
-            heartbeats: (0..MASKS).map(masked).collect(),
+            heartbeats: (0..MASKS).map(|number| masked(number, opcode, payload)).collect(),
+            data: (0..MASKS).map(|number| masked(!number, Opcode::Text, DATA)).collect(),
             heartbeat_bytes: 6 + payload.len(),
             seed,
             replies: AtomicU64::new(0),
         })))
+    }
+
+    /// Whether its clients acknowledge what is pushed.
+    pub fn acknowledges(self) -> bool {
+        matches!(self, Wire::Tcp { .. })
     }
 
     /// Its name in a report.
@@ -152,6 +187,17 @@ impl Wire {
                 let random = mix(websocket.seed ^ u64::from(client) << 32 ^ u64::from(beats));
                 let heartbeat = &websocket.heartbeats[(random % MASKS) as usize];
                 Outgoing::Static(&heartbeat[..websocket.heartbeat_bytes])
+            }
+        }
+    }
+
+    /// Data message `number` of all.
+    pub fn data(self, number: u64) -> Outgoing {
+        match self {
+            Wire::Tcp { .. } => Outgoing::Static(&DATA_FRAME),
+            Wire::WebSocket(websocket) => {
+                let random = mix(websocket.seed ^ number.rotate_left(32));
+                Outgoing::Static(&websocket.data[(random % MASKS) as usize])
             }
         }
     }
@@ -234,9 +280,14 @@ impl WebSocket {
                 mask(&mut buffer[front..end], key, 0);
                 Incoming::Reply(Outgoing::small(buffer, end))
             }
-            Event::Text(_) | Event::Binary(_) => Incoming::Data,
-            Event::Close { reason, .. } if reason.starts_with(b"retry-after-ms=") => {
-                Incoming::GoAway
+            Event::Text(DATA) => Incoming::Data,
+            Event::Text(message) | Event::Binary(message) => {
+                Incoming::Push { event: scenario::event_of(message), receipt: None }
+            }
+            Event::Close { code, reason } if reason.starts_with(RETRY_AFTER) => {
+                let digits = std::str::from_utf8(&reason[RETRY_AFTER.len()..]).unwrap_or("");
+                let retry_after_ms = digits.parse().unwrap_or(0);
+                Incoming::GoAway { retry_after_ms, closed: Some(code.unwrap_or(0)) }
             }
             Event::Close { code, .. } => Incoming::Closed(code.unwrap_or(0)),
         }
@@ -281,9 +332,15 @@ fn meaning(frame: Frame<'_>) -> Result<Incoming, Illegal> {
         }
         Frame::Ping(b"") => Incoming::Reply(Outgoing::Static(&frame::PONG)),
         Frame::Ping(payload) => Incoming::Reply(owned(&Frame::Pong(payload))),
-        Frame::Push { id, .. } => Incoming::Push(owned(&Frame::PushAck { id })),
+        Frame::Push { id, message } => Incoming::Push {
+            event: scenario::event_of(message),
+            receipt: Some(owned(&Frame::PushAck { id })),
+        },
         Frame::Data(_) => Incoming::Data,
-        Frame::GoAway { .. } => Incoming::GoAway,
+        Frame::Adjust { interval_ms, idle_timeout_ms, next_in_ms } => {
+            Incoming::Adjust { interval_ms, idle_timeout_ms, next_in_ms }
+        }
+        Frame::GoAway { retry_after_ms, .. } => Incoming::GoAway { retry_after_ms, closed: None },
         Frame::Hello { .. } | Frame::PushAck { .. } => return Err(Illegal),
     })
 }
@@ -315,7 +372,10 @@ mod tests {
         let length = Frame::Ping(b"abc").encode(&mut bytes);
         let end = length + Frame::Push { id: 7, message: b"hi" }.encode(&mut bytes[length..]);
         assert_eq!(WIRE.read(0, &bytes[..end], &mut out), Ok(end));
-        let [Incoming::Reply(pong), Incoming::Push(ack)] = &out[..] else { panic!("{out:?}") };
+        let [Incoming::Reply(pong), Incoming::Push { event: None, receipt: Some(ack) }] = &out[..]
+        else {
+            panic!("{out:?}")
+        };
         assert_eq!(pong.as_bytes(), [0, 4, 4, b'a', b'b', b'c']);
         assert_eq!(ack.as_bytes(), [0, 9, 6, 0, 0, 0, 0, 0, 0, 0, 7]);
     }
@@ -365,6 +425,28 @@ mod tests {
         }
         masks.dedup();
         assert_eq!(masks.len(), 3);
+    }
+
+    #[test]
+    fn a_drain_says_when_to_come_back_and_pushes_say_whose_they_are() {
+        let wire = Wire::websocket("localhost:7401", WsHeartbeat::Text, 7);
+        let mut bytes = vec![0x81, 9];
+        bytes.extend(b"push 0003");
+        bytes.extend([0x88, 20, 3, 0xe9]);
+        bytes.extend(b"retry-after-ms=250");
+        let mut out = Vec::new();
+        assert_eq!(wire.read(3, &bytes, &mut out), Ok(bytes.len()));
+        let [
+            Incoming::Push { event: Some(3), receipt: None },
+            Incoming::GoAway { retry_after_ms: 250, closed: Some(1001) },
+        ] = out[..]
+        else {
+            panic!("{out:?}")
+        };
+        let mut data = wire.data(5).as_bytes().to_vec();
+        let key = [data[2], data[3], data[4], data[5]];
+        mask(&mut data[6..], key, 0);
+        assert_eq!(&data[6..], DATA);
     }
 
     #[test]

@@ -56,6 +56,50 @@ fn a_clean_run_balances_on_both_sides() {
     assert_eq!(outcome.report["engine"], "uring");
 }
 
+/// The interval is asked for in HELLO, and what WELCOME grants is kept and held to.
+#[test]
+fn a_negotiated_interval_is_kept_and_so_is_the_timeout_that_follows() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    let flags = "-c 200 -i 400ms --negotiate --silent 5% -d 3s";
+    let outcome = finish(start(&format!("{flags} --server-args=--heartbeat-min=300ms")));
+    expect_clean(&outcome, 200.0, 10.0);
+    assert!((outcome.number("heartbeats.interval_ms") - 400.0).abs() < 0.5, "{}", outcome.report);
+    assert!((outcome.number("expiry.idle_timeout_ms") - 1_200.0).abs() < 0.5);
+}
+
+/// A run that this machine had the time for: one that was void is made again.
+fn unhurried(flags: &str) -> Outcome {
+    let mut outcome = finish(start(flags));
+    for _ in 0..3 {
+        if outcome.code == Some(101) {
+            outcome = finish(start(flags));
+        }
+    }
+    outcome
+}
+
+/// A herd beats as one until the server tells it to scatter.
+#[test]
+fn a_herd_is_seen_and_follows_what_adjust_says() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    let flags = "-c 400 --connect-rate 10k --phase herd --jitter 0% -i 2s --idle-timeout 6s \
+                 --warmup 4500ms -d 4s";
+    let herd = unhurried(flags);
+    expect_clean(&herd, 400.0, 0.0);
+    let flat = unhurried(&format!("{flags} --server-args=--flatten"));
+    expect_clean(&flat, 400.0, 0.0);
+    let (before, after) =
+        (herd.number("heartbeats.peak_to_mean"), flat.number("heartbeats.peak_to_mean"));
+    assert!(before > 6.0 && after < before / 2.0, "{before} {after}");
+    assert!(flat.number("heartbeats.adjusted") > 100.0 && herd.number("heartbeats.adjusted") < 0.5);
+}
+
 /// The same plan and the same judgement over WebSocket, with both kinds of heartbeats.
 #[test]
 fn a_clean_run_over_websocket_balances_too() {
@@ -94,6 +138,54 @@ fn the_servers_pings_are_answered() {
         let pongs = outcome.number("server.counters.pongs_received");
         let pings = outcome.number("server.counters.server_pings_sent");
         assert!(pongs > 100.0 && pings >= pongs + 10.0, "{pings} PINGs, {pongs} PONGs");
+    }
+}
+
+/// Storms, churn, data, clients that do not read and silent ones all at once: exactly the silent
+/// are expired, and everybody else is back at the end.
+#[test]
+fn a_rough_run_balances_on_both_sides() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    for protocol in ["tcp", "ws"] {
+        let outcome = finish(start(&format!(
+            "--protocol {protocol} -c 1k --connect-rate 4k -i 300ms --idle-timeout 2s --silent 2% \
+             -d 3s --at 500ms:storm:40% --at 1s:storm:20% --churn 100 --data 200 --slow 2% \
+             --reconnect exp:100ms..500ms,full-jitter"
+        )));
+        expect_clean(&outcome, 1_000.0, 20.0);
+        assert_eq!(outcome.number("reconnect.away"), 0.0);
+        assert!(outcome.number("reconnect.killed") > 400.0, "{}", outcome.report["reconnect"]);
+        assert!(outcome.number("slow.clients") >= 18.0);
+    }
+}
+
+/// Everybody is pushed to, and later told to go, while some are silent and some do not read: every
+/// receipt is counted on both sides, nobody is closed who must not be, and the server ends itself.
+#[test]
+fn a_broadcast_and_a_drain_balance_on_both_sides() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    for protocol in ["tcp", "ws"] {
+        let outcome = finish(start(&format!(
+            "--protocol {protocol} -c 500 --connect-rate 4k -i 300ms --idle-timeout 2s --silent 2% \
+             --slow 2% -d 5s --at 500ms:broadcast:64 --at 1s:broadcast:1KiB:1s --at 3500ms:drain:1s \
+             --slo push.latency.max<10s --slo events.2.affected_within_ms<10000"
+        )));
+        expect_clean(&outcome, 500.0, 10.0);
+        let slow = outcome.number("slow.clients");
+        let expected = 2.0 * (490.0 - slow);
+        assert_eq!(outcome.number("push.expected"), expected);
+        assert_eq!(outcome.number("push.received"), expected);
+        assert_eq!(outcome.number("push.server.requested"), 1_000.0);
+        let acked = if protocol == "tcp" { expected } else { 0.0 };
+        assert_eq!(outcome.number("push.acked"), acked);
+        assert_eq!(outcome.number("push.server.acknowledged"), acked);
+        assert_eq!(outcome.number("reconnect.drained"), 490.0 - slow);
     }
 }
 

@@ -1,37 +1,42 @@
 //! The routes of the control plane.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{ServerHandle, metrics};
+use super::{ServerHandle, ShardHandle, metrics, push};
 use crate::engine::{Command, EngineReport};
 use crate::limits::{ADMIN_ANSWER_TIMEOUT, ADMIN_BODY_BYTES_MAX};
 use crate::report;
 use crate::session::SessionId;
 
-type Server = State<Arc<ServerHandle>>;
+pub(super) type Server = State<Arc<ServerHandle>>;
 
 /// All routes.
-pub(super) fn router(server: Arc<ServerHandle>) -> Router {
-    Router::new()
+pub(super) fn router(server: Arc<ServerHandle>, routes: Option<Router>) -> Router {
+    let own = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render_metrics))
         .route("/stats", get(stats))
         .route("/sessions/{id}", get(inspect).delete(kick))
-        .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
-        .with_state(server)
+        .route("/sessions/{id}/push", post(push::one))
+        .route("/broadcast", post(push::broadcast))
+        .route("/drain", post(push::drain))
+        .route("/pushes/{id}", get(push::account))
+        .with_state(server);
+    own.merge(routes.unwrap_or_default()).layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
 }
 
 /// A refusal: its status, and why, as JSON.
-struct Refused(StatusCode, String);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -48,12 +53,16 @@ async fn ready(State(server): Server) -> (StatusCode, &'static str) {
 
 async fn render_metrics(State(server): Server) -> impl IntoResponse {
     let format = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (format, metrics::render(&reports(&server)))
+    let refused = server.push_bodies_refused.load(Ordering::Relaxed);
+    (format, metrics::render(&reports(&server), refused))
 }
 
 async fn stats(State(server): Server) -> impl IntoResponse {
     let reports = reports(&server);
-    Json(report::stats(server.engine, &server.sweep, &reports))
+    let mut stats = report::stats(server.engine, &server.sweep, &reports);
+    let refused = server.push_bodies_refused.load(Ordering::Relaxed);
+    stats["control"] = json!({ "push_bodies_refused": refused });
+    Json(stats)
 }
 
 fn reports(server: &ServerHandle) -> Vec<EngineReport> {
@@ -79,12 +88,20 @@ async fn kick(State(server): Server, Path(id): Path<String>) -> Result<StatusCod
 }
 
 /// Sends a command to the shard that `id` names, and waits for its answer.
-async fn ask<T>(
+pub(super) async fn ask<T>(
     server: &ServerHandle,
     id: SessionId,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
 ) -> Result<T, Refused> {
     let shard = server.shards.get(usize::from(id.shard())).ok_or_else(|| gone(id))?;
+    ask_shard(shard, command).await
+}
+
+/// Sends a command to a shard, and waits for its answer.
+pub(super) async fn ask_shard<T>(
+    shard: &ShardHandle,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Result<T, Refused> {
     let (reply, answer) = oneshot::channel();
     shard.mail.send(command(reply));
     match tokio::time::timeout(ADMIN_ANSWER_TIMEOUT, answer).await {
@@ -94,12 +111,12 @@ async fn ask<T>(
     }
 }
 
-fn gone(id: SessionId) -> Refused {
+pub(super) fn gone(id: SessionId) -> Refused {
     Refused(StatusCode::NOT_FOUND, format!("there is no session {id}"))
 }
 
 /// Sixteen hexadecimal digits, as all our outputs have them.
-fn parse_id(text: &str) -> Result<SessionId, Refused> {
+pub(super) fn parse_id(text: &str) -> Result<SessionId, Refused> {
     let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     u64::from_str_radix(text, 16).ok().filter(|_| digits).map(SessionId).ok_or_else(|| {
         let reason = "a session's id is 16 hexadecimal digits".to_owned();

@@ -8,17 +8,21 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::engine::{EngineCounters, EngineReport};
 use crate::ring::RingCounters;
-use crate::shard::{CloseReason, Refusal, Totals};
+use crate::shard::{CloseReason, PushDrop, Refusal, Totals};
+use crate::sys;
 
 /// One scrape.
-pub(super) fn render(reports: &[EngineReport]) -> String {
+pub(super) fn render(reports: &[EngineReport], push_bodies_refused: u64) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
         for (shard, report) in reports.iter().enumerate() {
             record(&shard.to_string(), report);
         }
-        if let Some(bytes) = resident_bytes() {
+        let help = "Messages to push that were too long.";
+        metrics::describe_counter!("heartwheel_push_bodies_refused_total", help);
+        counter!("heartwheel_push_bodies_refused_total").absolute(push_bodies_refused);
+        if let Some(bytes) = sys::resident_bytes() {
             metrics::describe_gauge!("process_resident_memory_bytes", "Resident memory size.");
             gauge!("process_resident_memory_bytes").set(bytes as f64);
         }
@@ -55,6 +59,12 @@ fn record(shard: &str, report: &EngineReport) {
         let labels = labels(shard, Some(reason.name()));
         let rejected = counters.rejected[*reason as usize];
         counter!("heartwheel_connections_rejected_total", labels).absolute(rejected);
+    }
+    metrics::describe_counter!("heartwheel_pushes_dropped_total", "Pushes never sent, by reason.");
+    for reason in PushDrop::ALL {
+        let labels = labels(shard, Some(reason.name()));
+        let dropped = counters.pushes_dropped[*reason as usize];
+        counter!("heartwheel_pushes_dropped_total", labels).absolute(dropped);
     }
 }
 
@@ -104,13 +114,6 @@ fn metric(prefix: &str, name: &str, is_gauge: bool) -> Metric {
     }
 }
 
-/// The process's resident memory, from `/proc/self/statm`.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,7 +125,7 @@ mod tests {
         report.counters.totals.open = 3;
         report.counters.closed[CloseReason::Expired as usize] = 2;
         report.engine.cpu_us = 1_500_000;
-        let text = render(&[report]);
+        let text = render(&[report], 0);
         for line in [
             "heartwheel_accepted_total{shard=\"0\"} 5",
             "heartwheel_sessions_open{shard=\"0\"} 3",

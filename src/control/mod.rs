@@ -8,19 +8,22 @@
 
 mod http;
 mod metrics;
+mod push;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use sd_notify::NotifyState;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -58,11 +61,36 @@ pub struct ServerHandle {
     pub sweep: String,
     /// Whether it accepts connections: not before it is ready, nor when it is stopping.
     pub ready: AtomicBool,
+    /// Whether the shards were told to drain.
+    pub draining: AtomicBool,
+    /// A drain ends after so much time in any case.
+    pub drain_timeout: Duration,
+    /// The id of the next push.
+    pub next_push: AtomicU64,
+    /// Messages to push that were refused because they are too long.
+    pub push_bodies_refused: AtomicU64,
 }
 
 impl ServerHandle {
+    /// Notes that the server drains from now on. Whether it did already.
+    pub fn begin_draining(&self) -> bool {
+        self.ready.store(false, Ordering::Relaxed);
+        let already = self.draining.swap(true, Ordering::Relaxed);
+        if !already {
+            tell_systemd(NotifyState::Stopping);
+        }
+        already
+    }
+
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells the service manager, if one has asked to be told (`sd_notify(3)`).
+pub fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
     }
 }
 
@@ -129,6 +157,7 @@ impl Control {
     pub fn start(
         listener: AdminListener,
         server: Arc<ServerHandle>,
+        routes: Option<Router>,
         has_io_uring: bool,
     ) -> io::Result<Control> {
         let (stop, stopped) = oneshot::channel();
@@ -137,7 +166,7 @@ impl Control {
             run(has_io_uring, async move {
                 let _ = started.send(());
                 tokio::select! {
-                    outcome = serve(listener, http::router(server)) => {
+                    outcome = serve(listener, http::router(server, routes)) => {
                         if let Err(error) = outcome {
                             tracing::error!(%error, "the control plane has failed");
                         }

@@ -71,11 +71,16 @@ async fn accept<S: Sweeper + 'static>(
     buffer: Rc<RefCell<Vec<u8>>>,
 ) {
     while hub.is_accepting() {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // Whoever comes from now on is refused by the kernel.
+            () = hub.stopping() => break,
+        };
+        match accepted {
+            Ok((stream, from)) => {
                 let link = Rc::new(Link::default());
                 // The refused are counted by the shard, and closed by being dropped.
-                if let Ok(key) = hub.opened(&link, protocol) {
+                if let Ok(key) = hub.opened(&link, protocol, from) {
                     let buffer = Rc::clone(&buffer);
                     let connection = Connection::new(Rc::clone(&hub), stream, key, link);
                     tokio::task::spawn_local(connection.run(buffer));

@@ -7,10 +7,12 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::{EngineCounters, EngineReport, Status, thread_cpu_us};
-use crate::limits::{PUBLISH_INTERVAL, STOP_TIMEOUT, SWEEP_US_MAX};
+use crate::limits::{PUBLISH_INTERVAL, SWEEP_US_MAX};
+use crate::mutants::{Mutant, is};
 use crate::ring::RingCounters;
 use crate::shard::Shard;
 use crate::sweep::{Progress, Sweeper};
+use crate::sys;
 use crate::time::{Clock, Tick, TickLength, Timestamp};
 
 /// The pace of one shard.
@@ -55,7 +57,15 @@ impl Housekeeper {
             return Progress::Done;
         }
         let begun = self.clock.now();
-        let progress = shard.advance(now);
+        let length = self.tick.as_duration();
+        let progress = if is(Mutant::OneTickEarly) {
+            shard.advance(now + length)
+        } else if is(Mutant::OneTickLate) {
+            let nanos = now.as_nanos().saturating_sub(length.as_nanos() as u64);
+            shard.advance(Timestamp::from_nanos(nanos))
+        } else {
+            shard.advance(now)
+        };
         let took = self.clock.now().since(begun);
         if progress == Progress::Done {
             self.swept = self.tick.current(now);
@@ -94,14 +104,20 @@ impl Housekeeper {
         counters.sweep_us_p999 = self.sweep_us.value_at_quantile(0.999);
         counters.sweep_us_max = self.sweep_us.max();
         counters.cpu_us = thread_cpu_us();
+        if shard.watches_memory()
+            && let Some(bytes) = sys::resident_bytes()
+        {
+            shard.note_memory(bytes);
+        }
         let report = EngineReport { counters: shard.publish().clone(), engine: *counters, ring };
         self.status.write(&report);
         report
     }
 
-    /// The engine was told to end: everybody has some time to go.
-    pub(super) fn stop(&mut self, now: Timestamp) {
-        self.stop_by.get_or_insert(now + STOP_TIMEOUT);
+    /// The engine was told to end, after `timeout` in any case. The earliest of several counts.
+    pub(super) fn stop(&mut self, now: Timestamp, timeout: Duration) {
+        let stop_by = now + timeout;
+        self.stop_by = Some(self.stop_by.map_or(stop_by, |by| by.min(stop_by)));
     }
 
     /// Whether the engine was told to end.

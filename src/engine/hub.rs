@@ -5,16 +5,18 @@
 //! which whoever calls the shard leaves it what the shard wants: bytes to send, or to close.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::housekeeper::Housekeeper;
-use super::{EngineCounters, EngineReport, Mailbox, Status};
-use crate::limits::{EXPIRED_PER_TURN_MAX, QUIET_ROUNDS, ROUNDS_MAX};
+use super::{EngineCounters, EngineReport, Mailbox, Status, peer_address};
+use crate::limits::{QUIET_ROUNDS, ROUNDS_MAX};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::ring::RingCounters;
@@ -22,7 +24,7 @@ use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed, Shard};
 use crate::sweep::{Progress, Sweeper};
 use crate::sys;
-use crate::time::{Clock, TickLength};
+use crate::time::{Clock, TickLength, Timestamp};
 
 /// What the shard wants of a connection's task.
 #[derive(Default)]
@@ -71,7 +73,10 @@ pub(super) struct Hub<S> {
     counters: RefCell<EngineCounters>,
     /// Events of any kind so far: tells whether a round was quiet.
     events: Cell<u64>,
-    stop_waker: Cell<Option<Waker>>,
+    /// A command was obeyed: there may be something new to do.
+    news: Notify,
+    /// The engine was told to end.
+    stopping: Notify,
 }
 
 impl<S: Sweeper> Hub<S> {
@@ -88,7 +93,8 @@ impl<S: Sweeper> Hub<S> {
             effects: RefCell::default(),
             counters: RefCell::default(),
             events: Cell::new(0),
-            stop_waker: Cell::new(None),
+            news: Notify::new(),
+            stopping: Notify::new(),
         })
     }
 
@@ -97,8 +103,10 @@ impl<S: Sweeper> Hub<S> {
         &self,
         link: &Rc<Link>,
         protocol: Protocol,
+        from: SocketAddr,
     ) -> Result<SessionKey, Refusal> {
-        self.shard.borrow_mut().opened(Rc::clone(link), protocol, self.clock.now())
+        let (now, from) = (self.clock.now(), Some(peer_address(from)));
+        self.shard.borrow_mut().opened_from(Rc::clone(link), protocol, from, now)
     }
 
     /// Bytes came. The clock is read here: after they have arrived.
@@ -160,8 +168,8 @@ impl<S: Sweeper> Hub<S> {
         loop {
             let now = self.clock.now();
             if self.is_stopping() {
-                self.shard.borrow_mut().stop(EXPIRED_PER_TURN_MAX, now);
-                self.apply_effects();
+                self.work(now);
+                self.publish_if_due();
                 self.sweep(&round).await;
                 if self.shard.borrow().is_empty() || self.house.borrow().is_overdue(now) {
                     return self.publish();
@@ -169,21 +177,28 @@ impl<S: Sweeper> Hub<S> {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 continue;
             }
+            let work_at = self.work(now);
             let sleep_max = self.house.borrow().sleep_max(now);
-            tokio::select! {
-                () = tokio::time::sleep(sleep_max) => {}
-                () = self.stopped() => {}
+            let sleep_max = work_at.map_or(sleep_max, |at| sleep_max.min(at.since(now)));
+            if sleep_max.is_zero() {
+                round().await;
+            } else {
+                tokio::select! {
+                    () = tokio::time::sleep(sleep_max) => {}
+                    () = self.news.notified() => {}
+                }
             }
             self.sweep(&round).await;
-            if self.house.borrow_mut().take_publish_due(self.clock.now()) {
-                self.publish();
-            }
+            self.publish_if_due();
         }
     }
 
     /// Gives up whoever is due, after everything that had arrived before has been read.
     async fn sweep(&self, round: &impl AsyncFn()) {
         let now = self.clock.now();
+        if !self.house.borrow().is_sweep_due(now) {
+            return;
+        }
         if !self.drain(round).await {
             self.count(|counters| counters.busy_turns += 1);
             return;
@@ -227,28 +242,30 @@ impl<S: Sweeper> Hub<S> {
             ready.clear_ready();
             let now = self.clock.now();
             while let Some(command) = mailbox.take() {
-                if command.obey(&mut self.shard.borrow_mut(), now) {
-                    self.house.borrow_mut().stop(now);
+                if let Some(timeout) = command.obey(&mut self.shard.borrow_mut(), now) {
+                    self.house.borrow_mut().stop(now, timeout);
                 }
             }
             self.apply_effects();
-            if self.is_stopping()
-                && let Some(waker) = self.stop_waker.take()
-            {
-                waker.wake();
+            self.news.notify_one();
+            if self.is_stopping() {
+                self.stopping.notify_waiters();
             }
         }
     }
 
-    async fn stopped(&self) {
-        poll_fn(|context| {
-            if self.is_stopping() {
-                return Poll::Ready(());
-            }
-            self.stop_waker.set(Some(context.waker().clone()));
-            Poll::Pending
-        })
-        .await;
+    /// Waits until the engine is told to end.
+    pub(super) async fn stopping(&self) {
+        if !self.is_stopping() {
+            self.stopping.notified().await;
+        }
+    }
+
+    /// Has the shard go on with what is spread over time; when there is more to do.
+    fn work(&self, now: Timestamp) -> Option<Timestamp> {
+        let work_at = self.shard.borrow_mut().work(now);
+        self.apply_effects();
+        work_at
     }
 
     /// Whether newcomers are still accepted.
@@ -258,6 +275,13 @@ impl<S: Sweeper> Hub<S> {
 
     fn is_stopping(&self) -> bool {
         self.house.borrow().is_stopping()
+    }
+
+    fn publish_if_due(&self) {
+        let due = self.house.borrow_mut().take_publish_due(self.clock.now());
+        if due {
+            self.publish();
+        }
     }
 
     fn publish(&self) -> EngineReport {

@@ -5,20 +5,30 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
 use crate::session::SessionKey;
-use crate::shard::{SessionView, Shard};
+use crate::shard::{PushAccount, PushMessage, PushRefused, SessionView, Shard};
 use crate::sweep::Sweeper;
 use crate::time::Timestamp;
 
 /// What a shard can be told.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept nobody any more, close every session, and end.
-    Stop,
+    /// Accept nobody any more, tell every session, close them over `spread`, and end.
+    Drain {
+        /// Over so much time.
+        spread: Duration,
+        /// After so much time end in any case.
+        timeout: Duration,
+        /// Where the number of open sessions goes.
+        reply: Option<oneshot::Sender<u64>>,
+    },
+    /// End at once.
+    Halt,
     /// Tell about a session, if it is still there.
     Inspect {
         /// Which.
@@ -33,18 +43,62 @@ pub enum Command {
         /// Where the answer goes.
         reply: oneshot::Sender<bool>,
     },
+    /// Push a message to a session.
+    Push {
+        /// Which.
+        key: SessionKey,
+        /// What.
+        message: PushMessage,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<PushAccount, PushRefused>>,
+    },
+    /// Push a message to every session that is open.
+    Broadcast {
+        /// What.
+        message: PushMessage,
+        /// Over so much time.
+        spread: Duration,
+        /// Where the answer goes, as soon as the broadcast has begun.
+        reply: oneshot::Sender<Result<PushAccount, PushRefused>>,
+    },
+    /// Give a letter to the shard's handler.
+    Letter(Arc<[u8]>),
+    /// Tell what has become of a push, if that is known.
+    PushAccount {
+        /// Which.
+        id: u64,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Option<PushAccount>>,
+    },
 }
 
 impl Command {
-    /// Does what concerns the shard alone. Whether the engine has to stop.
-    pub fn obey<S: Sweeper, C>(self, shard: &mut Shard<S, C>, now: Timestamp) -> bool {
+    /// Does what concerns the shard alone. If the engine is to end: after how
+    /// much time in any case.
+    pub fn obey<S: Sweeper, C>(self, shard: &mut Shard<S, C>, now: Timestamp) -> Option<Duration> {
         // Whoever asked may have gone: then nobody hears the answer.
         match self {
-            Command::Stop => return true,
+            Command::Halt => {
+                shard.drain(Duration::ZERO, now);
+                return Some(Duration::ZERO);
+            }
+            Command::Drain { spread, timeout, reply } => {
+                let open = shard.drain(spread, now);
+                let _ = reply.map(|reply| reply.send(open));
+                return Some(timeout);
+            }
             Command::Inspect { key, reply } => drop(reply.send(shard.view(key, now))),
             Command::Kick { key, reply } => drop(reply.send(shard.kick(key, now))),
+            Command::Push { key, message, reply } => {
+                drop(reply.send(shard.push(key, &message, now)));
+            }
+            Command::Broadcast { message, spread, reply } => {
+                drop(reply.send(shard.broadcast(message, spread, now)));
+            }
+            Command::Letter(letter) => shard.deliver_letter(&letter, now),
+            Command::PushAccount { id, reply } => drop(reply.send(shard.push_account(id))),
         }
-        false
+        None
     }
 }
 

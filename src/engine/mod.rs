@@ -24,7 +24,7 @@ pub mod tokio_uring;
 pub mod uring;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub use self::mailbox::{Command, MailSender, Mailbox, mailbox};
 pub use self::status::Status;
 use crate::counters::counters;
 use crate::protocol::Protocol;
+use crate::protocol::address::PeerAddress;
 use crate::ring::{RingCounters, RingError};
 use crate::shard::{Counters, Law};
 use crate::socket::{Listen, Listener, SocketOptions, join_listeners};
@@ -216,6 +217,14 @@ pub enum EngineError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// An address without its port, as limits see it.
+fn peer_address(address: SocketAddr) -> PeerAddress {
+    match address.ip() {
+        IpAddr::V4(address) => PeerAddress::v4(address.octets()),
+        IpAddr::V6(address) => PeerAddress::v6(address.octets()),
+    }
 }
 
 fn pin_to(core: usize) -> io::Result<()> {

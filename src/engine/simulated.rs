@@ -6,7 +6,7 @@
 //! stop. A naive oracle says at each step what ought to happen. What is found wrong comes back with
 //! the seed, which replays the run to the byte.
 //!
-//! What is modelled, and what is not, stands in `docs/decisions/0005-simulated-kernel.md`.
+//! What is modelled, and what is not, stands in `docs/decisions/0005-simulator.md`.
 
 mod client;
 mod kernel;
@@ -15,6 +15,7 @@ mod oracle;
 mod peer;
 mod random;
 mod ring;
+mod time;
 mod world;
 
 use std::cell::RefCell;
@@ -33,12 +34,12 @@ use self::ring::SimulatedRing;
 use self::world::{Event, World};
 use super::uring::UringEngine;
 use super::{Arming, Command, EngineConfig, EngineError, MailSender, Status, Tuning, mailbox};
-use crate::limits::STOP_TIMEOUT;
+use crate::limits::DRAIN_TIMEOUT;
 use crate::protocol::Protocol;
 use crate::shard::{Activity, Admission, Policy, Shard};
 use crate::socket::Listener;
 use crate::sweep::{AnySweeper, Strategy};
-use crate::time::{Clock, Tick, TickLength, Timestamp};
+use crate::time::{Tick, TickLength, Timestamp};
 
 /// The sizes of a simulated server and of its world.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,7 @@ struct Rates {
     leave_work: u32,
     stale_flag: u32,
     interrupted: u32,
+    slow: u32,
     paused: u32,
     pause_ms_max: u64,
     healthy: u32,
@@ -276,13 +278,14 @@ impl Simulation {
 
     /// The server is told to stop: everybody goes, in good time.
     fn stop(mut self) -> Result<Outcome, Violation> {
-        self.mail.send(Command::Stop);
+        let (spread, timeout) = (Duration::ZERO, DRAIN_TIMEOUT);
+        self.mail.send(Command::Drain { spread, timeout, reply: None });
         let overdue = {
             let mut world = self.world.borrow_mut();
             world.stopping = true;
             world.chaos = false;
             world.ring_bell();
-            world.now() + STOP_TIMEOUT
+            world.now() + DRAIN_TIMEOUT
         };
         while !self.engine.finished() {
             self.turn()?;
@@ -363,6 +366,7 @@ fn rates(random: &mut Random, rules: &Rules) -> Rates {
         leave_work: rate(500),
         stale_flag: rate(300),
         interrupted: rate(200),
+        slow: rate(100),
         paused: rate(10),
         pause_ms_max: rules.idle_timeout.as_millis() as u64 * 3,
         healthy: 500,
@@ -427,8 +431,8 @@ fn make_engine(
         },
         status: Arc::new(Status::default()),
     };
-    let clock = Clock::simulated(world.borrow().time);
-    let make_ring = |number| Ok(SimulatedRing::new(world, number));
-    let engine = UringEngine::with_rings(config, clock, rules.tick, shard, mailbox, make_ring)?;
+    let clock = world.borrow().time.clock();
+    let rings = (0..sizes.rings).map(|number| SimulatedRing::new(world, number)).collect();
+    let engine = UringEngine::over(rings, config, clock, rules.tick, shard, mailbox)?;
     Ok((engine, mail))
 }

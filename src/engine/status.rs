@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{EngineCounters, EngineReport};
 use crate::ring::RingCounters;
-use crate::shard::{CloseReason, Counters, Refusal, Totals};
+use crate::shard::{CloseReason, Counters, PushDrop, Refusal, Totals};
 
 const TOTALS: usize = Totals::NAMES.len();
 const REJECTED: usize = Refusal::COUNT;
 const CLOSED: usize = CloseReason::COUNT;
+const PUSHES_DROPPED: usize = PushDrop::COUNT;
 const ENGINE: usize = EngineCounters::NAMES.len();
 const RING: usize = RingCounters::NAMES.len();
-const VALUES: usize = TOTALS + REJECTED + CLOSED + ENGINE + RING;
+const VALUES: usize = TOTALS + REJECTED + CLOSED + PUSHES_DROPPED + ENGINE + RING;
 
 /// One shard's counters, as it published them last.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ impl Status {
             .into_iter()
             .chain(counters.rejected)
             .chain(counters.closed)
+            .chain(counters.pushes_dropped)
             .chain(report.engine.values())
             .chain(report.ring.values());
         for (place, value) in self.values.iter().zip(values) {
@@ -72,6 +74,7 @@ fn split(values: &[u64; VALUES]) -> EngineReport {
             totals: Totals::from_values(take(&mut values)),
             rejected: take(&mut values),
             closed: take(&mut values),
+            pushes_dropped: take(&mut values),
         },
         engine: EngineCounters::from_values(take(&mut values)),
         ring: RingCounters::from_values(take(&mut values)),

@@ -54,6 +54,7 @@ pub fn run<S: Sweeper + 'static>(
         ready();
         let outcome = tokio::select! {
             report = hub.run(flush) => Ok(report),
+            () = refuse_when_stopping(&hub, &accepting) => unreachable!("it goes on until the end"),
             Err(source) = hub.obey(mailbox) => {
                 Err(EngineError::Setup { what: "reading an eventfd", source })
             }
@@ -71,6 +72,12 @@ pub fn run<S: Sweeper + 'static>(
 async fn flush() {
     // Its result says nothing.
     let _ = tokio_uring::no_op().await;
+}
+
+async fn refuse_when_stopping<S: Sweeper>(hub: &Hub<S>, accepting: &[Accepting]) {
+    hub.stopping().await;
+    accepting.iter().for_each(Accepting::refuse);
+    std::future::pending::<()>().await;
 }
 
 /// The task that accepts from one listener. The runtime cannot end while its accept is in flight,
@@ -94,9 +101,14 @@ impl Accepting {
         })
     }
 
-    async fn end(self) {
+    /// Whoever comes from now on is refused by the kernel.
+    fn refuse(&self) {
         // Fails only if it is shut down already.
         let _ = socket2::SockRef::from(&self.socket).shutdown(Shutdown::Both);
+    }
+
+    async fn end(self) {
+        self.refuse();
         let _ = self.task.await;
     }
 }
@@ -104,9 +116,9 @@ impl Accepting {
 async fn accept<S: Sweeper + 'static>(hub: Rc<Hub<S>>, listener: TcpListener, protocol: Protocol) {
     while hub.is_accepting() {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 let link = Rc::new(Link::default());
-                match hub.opened(&link, protocol) {
+                match hub.opened(&link, protocol, from) {
                     Ok(key) => drop(tokio_uring::spawn(serve(Rc::clone(&hub), stream, key, link))),
                     // Counted by the shard, and closed by being dropped: nothing is in flight.
                     Err(_refusal) => drop(stream),
@@ -116,6 +128,7 @@ async fn accept<S: Sweeper + 'static>(hub: Rc<Hub<S>>, listener: TcpListener, pr
                 hub.count(|counters| counters.accepts_paused += 1);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+            Err(_) if !hub.is_accepting() => break,
             Err(_) => hub.count(|counters| counters.accept_errors += 1),
         }
     }

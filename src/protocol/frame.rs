@@ -5,7 +5,7 @@
 //! Source: `docs/PROTOCOL.md`.
 
 use crate::limits::{PING_PAYLOAD_BYTES_MAX, TCP_FRAME_BYTES_MAX};
-use crate::mutants::mutant;
+use crate::mutants::{Mutant, is};
 
 /// The version that a HELLO must name.
 pub const VERSION: u8 = 1;
@@ -13,6 +13,9 @@ pub const VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 3;
 /// The shortest payload of a HELLO: version and wanted interval.
 const HELLO_PAYLOAD_BYTES_MIN: usize = 5;
+
+/// The reason in a GOAWAY of a server that is stopping.
+pub const GOAWAY_STOPPING: u16 = 1;
 
 /// A heartbeat without a payload.
 pub const PING: [u8; 3] = [0, 1, Kind::Ping as u8];
@@ -39,6 +42,8 @@ pub enum Kind {
     Data = 7,
     /// The server says good-bye.
     GoAway = 8,
+    /// The server changes the terms of a session.
+    Adjust = 9,
 }
 
 impl Kind {
@@ -53,6 +58,7 @@ impl Kind {
             6 => Kind::PushAck,
             7 => Kind::Data,
             8 => Kind::GoAway,
+            9 => Kind::Adjust,
             _ => return None,
         })
     }
@@ -67,6 +73,7 @@ impl Kind {
             Kind::PushAck => (8, 8),
             Kind::Data => (0, TCP_FRAME_BYTES_MAX),
             Kind::GoAway => (6, 6),
+            Kind::Adjust => (12, 12),
         }
     }
 }
@@ -114,6 +121,15 @@ pub enum Frame<'a> {
         reason: u16,
         /// Come back after this many milliseconds.
         retry_after_ms: u32,
+    },
+    /// The server changes the terms of a session.
+    Adjust {
+        /// The heartbeat interval to keep from now on, in milliseconds.
+        interval_ms: u32,
+        /// After this silence the session is expired, in milliseconds.
+        idle_timeout_ms: u32,
+        /// The next heartbeat is to come so long from now, in milliseconds.
+        next_in_ms: u32,
     },
 }
 
@@ -165,7 +181,7 @@ pub fn parse(bytes: &[u8], frame_bytes_max: usize) -> Result<Parsed<'_>, FrameEr
     if length == 0 {
         return Err(FrameError::LengthZero);
     }
-    if length > frame_bytes_max && !mutant!(LengthLimitMissed) {
+    if length > frame_bytes_max && !is(Mutant::LengthLimitMissed) {
         return Err(FrameError::Oversize);
     }
     let Some(&kind) = bytes.get(2) else {
@@ -214,6 +230,11 @@ fn read(kind: Kind, payload: &[u8]) -> Frame<'_> {
             reason: u16::from_be_bytes([payload[0], payload[1]]),
             retry_after_ms: u32_at(payload, 2),
         },
+        Kind::Adjust => Frame::Adjust {
+            interval_ms: u32_at(payload, 0),
+            idle_timeout_ms: u32_at(payload, 4),
+            next_in_ms: u32_at(payload, 8),
+        },
     }
 }
 
@@ -237,6 +258,7 @@ impl Frame<'_> {
             Frame::PushAck { .. } => Kind::PushAck,
             Frame::Data(_) => Kind::Data,
             Frame::GoAway { .. } => Kind::GoAway,
+            Frame::Adjust { .. } => Kind::Adjust,
         }
     }
 
@@ -250,6 +272,7 @@ impl Frame<'_> {
                 Frame::Push { message, .. } => 8 + message.len(),
                 Frame::PushAck { .. } => 8,
                 Frame::GoAway { .. } => 6,
+                Frame::Adjust { .. } => 12,
             }
     }
 
@@ -287,6 +310,11 @@ impl Frame<'_> {
                 writer.put(&reason.to_be_bytes());
                 writer.put(&retry_after_ms.to_be_bytes());
             }
+            Frame::Adjust { interval_ms, idle_timeout_ms, next_in_ms } => {
+                writer.put(&interval_ms.to_be_bytes());
+                writer.put(&idle_timeout_ms.to_be_bytes());
+                writer.put(&next_in_ms.to_be_bytes());
+            }
         }
         total
     }
@@ -322,7 +350,7 @@ mod tests {
             (&[0, 0], FrameError::LengthZero),
             (&[0xff, 0xff], FrameError::Oversize),
             (&[0, 5, 0], FrameError::KindZero),
-            (&[0, 5, 9], FrameError::KindUnknown),
+            (&[0, 5, 10], FrameError::KindUnknown),
             (&[0, 127, 3], FrameError::PayloadLength),
             (&[0, 127, 4], FrameError::PayloadLength),
             (&[0, 5, 1], FrameError::PayloadLength),

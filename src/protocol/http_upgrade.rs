@@ -16,7 +16,7 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What the bytes so far amount to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Upgrade {
+pub enum Upgrade<'b> {
     /// The header has not ended yet.
     Incomplete,
     /// A request that is granted.
@@ -25,6 +25,8 @@ pub enum Upgrade {
         response: Vec<u8>,
         /// The length of the request: the bytes behind it are WebSocket already.
         request_bytes: usize,
+        /// What the client asks for beside.
+        asked: Asked<'b>,
     },
     /// A request that is not granted: send the answer and close.
     Refused {
@@ -35,14 +37,26 @@ pub enum Upgrade {
     },
 }
 
+/// What a client asks for beside the upgrade.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked<'b> {
+    /// The heartbeat interval that it would like (`?heartbeat=30s`), in milliseconds; 0 leaves it
+    /// to the server.
+    pub heartbeat_ms: u32,
+    /// What it brings to prove itself (`Authorization: Bearer …`, or `?token=…`); may be empty.
+    pub token: &'b [u8],
+}
+
 /// Reads a client's request; `bytes` are all that have come so far.
-pub fn read_request(bytes: &[u8]) -> Upgrade {
+pub fn read_request(bytes: &[u8]) -> Upgrade<'_> {
     let mut headers = [EMPTY_HEADER; UPGRADE_HEADERS_MAX];
     let mut request = Request::new(&mut headers);
     match request.parse(bytes) {
         Ok(Status::Complete(request_bytes)) if request_bytes <= UPGRADE_HEADER_BYTES_MAX => {
-            match check(&request) {
-                Ok(key) => Upgrade::Accepted { response: accept(key), request_bytes },
+            match check(&request).and_then(|key| Ok((key, asked(&request)?))) {
+                Ok((key, asked)) => {
+                    Upgrade::Accepted { response: accept(key), request_bytes, asked }
+                }
                 Err((status, why)) => refuse(status, why),
             }
         }
@@ -93,6 +107,37 @@ fn check<'b>(request: &Request<'_, 'b>) -> Result<&'b [u8], (u16, &'static str)>
     }
 }
 
+/// What stands in the query, and in Authorization.
+fn asked<'b>(request: &Request<'_, 'b>) -> Result<Asked<'b>, (u16, &'static str)> {
+    let mut asked = Asked::default();
+    let query = request.path.and_then(|path| path.split_once('?')).map_or("", |(_, query)| query);
+    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        match name {
+            "heartbeat" => {
+                asked.heartbeat_ms = heartbeat_ms(value)
+                    .ok_or((400, "heartbeat is a duration, like 30s or 1500ms"))?;
+            }
+            "token" => asked.token = value.as_bytes(),
+            _ => {}
+        }
+    }
+    let mut authorizations = values(request, "authorization");
+    if let Some(authorization) = authorizations.next() {
+        let bearer = authorization
+            .split_first_chunk::<7>()
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+        // Another scheme proves nothing, and is malformed where something has to be proven.
+        asked.token = bearer.map_or(authorization, |(_, token)| token.trim_ascii());
+    }
+    Ok(asked)
+}
+
+/// A duration in whole milliseconds, rounded up.
+fn heartbeat_ms(text: &str) -> Option<u32> {
+    let duration = humantime::parse_duration(text).ok()?;
+    Some(u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX))
+}
+
 /// Whether this is the base64 of 16 bytes.
 fn is_key(key: &[u8]) -> bool {
     STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16)
@@ -141,8 +186,20 @@ fn accept(key: &[u8]) -> Vec<u8> {
     .into_bytes()
 }
 
-fn refuse(status: u16, why: &str) -> Upgrade {
+/// Adds a field to an answer, at its end.
+pub fn add_field(response: &mut Vec<u8>, name: &str, value: u32) {
+    response.truncate(response.len() - 2);
+    response.extend_from_slice(format!("{name}: {value}\r\n\r\n").as_bytes());
+}
+
+fn refuse(status: u16, why: &str) -> Upgrade<'static> {
+    Upgrade::Refused { status, response: refusal(status, why) }
+}
+
+/// The answer that refuses a request with this status.
+pub fn refusal(status: u16, why: &str) -> Vec<u8> {
     let (phrase, more) = match status {
+        401 => ("Unauthorized", "WWW-Authenticate: Bearer\r\n"),
         405 => ("Method Not Allowed", "Allow: GET\r\n"),
         426 => ("Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"),
         431 => ("Request Header Fields Too Large", ""),
@@ -150,11 +207,11 @@ fn refuse(status: u16, why: &str) -> Upgrade {
     };
     let connection = if status == 426 { "Upgrade, close" } else { "close" };
     let length = why.len() + 1;
-    let response = format!(
+    format!(
         "HTTP/1.1 {status} {phrase}\r\nConnection: {connection}\r\n{more}\
          Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{why}\n"
-    );
-    Upgrade::Refused { status, response: response.into_bytes() }
+    )
+    .into_bytes()
 }
 
 /// A client's request for `path` on `host`, with a key made of 16 random bytes (section 4.1).
@@ -230,7 +287,7 @@ mod tests {
     fn client_and_server_agree() {
         let nonce = *b"0123456789abcdef";
         let request = request("localhost", "/", nonce);
-        let Upgrade::Accepted { response, request_bytes } = read_request(&request) else {
+        let Upgrade::Accepted { response, request_bytes, .. } = read_request(&request) else {
             panic!("refused")
         };
         assert_eq!(request_bytes, request.len());

@@ -1,7 +1,10 @@
 //! Pure codecs over byte slices: they see bytes and give back meaning, and own nothing.
 
+pub mod address;
 pub mod frame;
 pub mod http_upgrade;
+pub mod proxy;
+pub mod ticket;
 pub mod websocket;
 
 /// What a listener speaks, and all that it has accepted.

@@ -28,35 +28,6 @@ pub struct Buffer {
 /// Tells the buffers of one ring from those of another.
 static NEXT_RING: AtomicU32 = AtomicU32::new(0);
 
-/// Names for buffers of memory that is not a kernel's, as a simulated ring has it. No real ring has
-/// the same number, so none takes such a buffer for its own.
-#[derive(Debug)]
-pub struct BufferNames {
-    ring: u32,
-}
-
-impl BufferNames {
-    /// The names of one ring.
-    #[expect(clippy::new_without_default, reason = "every ring has a number of its own")]
-    pub fn new() -> BufferNames {
-        BufferNames { ring: NEXT_RING.fetch_add(1, Ordering::Relaxed) }
-    }
-
-    /// The buffer `id`, of which `length` bytes are filled.
-    pub fn hold(&self, id: u16, length: u32) -> Buffer {
-        Buffer { ring: self.ring, id, length }
-    }
-
-    /// The `id` and `length` that `hold` was given.
-    ///
-    /// # Panics
-    /// If the buffer is of another ring.
-    pub fn tell(&self, buffer: &Buffer) -> (u16, u32) {
-        assert_eq!(buffer.ring, self.ring, "a buffer belongs to its ring");
-        (buffer.id, buffer.length)
-    }
-}
-
 /// One group of provided buffers.
 pub(super) struct BufferRing {
     entries: Region,

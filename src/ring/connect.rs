@@ -15,6 +15,8 @@ use super::tag::{Op, Tag};
 
 /// The option's value has to outlive the operation, which may run late: so it is static.
 static ENABLED: c_int = 1;
+/// Closing throws away what has not been sent, and says so.
+static NO_LINGER: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
 /// Addresses that queued operations point to. The kernel copies them at submission
 /// (IORING_FEAT_SUBMIT_STABLE), so all go once the queue has been taken.
@@ -76,6 +78,25 @@ impl Ring {
         let connect =
             opcode::Connect::new(Fixed(slot), address.as_ptr().cast(), address.len()).build();
         self.push(connect, tag);
+    }
+
+    /// Queues the close of `slot` with a reset instead of a FIN (SO_LINGER 0): the peer sees
+    /// ECONNRESET, and no port lingers here. If the option could not be set, the close completes
+    /// with -ECANCELED and has to be queued again.
+    pub fn reset(&mut self, slot: u32, tag: Tag) {
+        debug_assert_eq!(tag.op, Op::Close);
+        self.make_room(2);
+        let option = opcode::SetSockOpt::new(
+            Fixed(slot),
+            libc::SOL_SOCKET as u32,
+            libc::SO_LINGER as u32,
+            (&raw const NO_LINGER).cast(),
+            size_of::<libc::linger>() as u32,
+        )
+        .build();
+        let silent = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        self.push_raw(option.flags(silent).user_data(tag.with_op(Op::Cancel).to_bits()));
+        self.close(slot, tag);
     }
 
     /// A chain must be submitted whole: the kernel ends a link where a submission ends.

@@ -1,14 +1,17 @@
-//! What the ring engine asks of a ring: the face behind which [`Ring`] has the kernel, and a
-//! simulation has none. The engine is generic over it, so a call costs nothing more.
+//! What the ring engine asks of a ring, so that it runs over the kernel's and over a simulated one.
+//!
+//! Dispatch is static: over [`Ring`] nothing is paid for it.
 
 use std::os::fd::BorrowedFd;
 
-use super::{Buffer, Completion, Ring, RingCounters, RingError, Tag, Wait};
+use super::{Buffer, Completion, Name, Ring, RingCounters, RingError, Tag, Wait};
 use crate::outgoing::Outgoing;
 
-/// A ring, as the engine sees it. What each call promises stands at the method of [`Ring`] that has
-/// the same name.
+/// The server's side of a ring; every method is that of [`Ring`] with the same name.
 pub trait RingFace {
+    /// Received bytes on loan.
+    type Buffer;
+
     /// [`Ring::counters`].
     fn counters(&self) -> RingCounters;
     /// [`Ring::buffers_held`].
@@ -27,9 +30,6 @@ pub trait RingFace {
     /// [`Ring::receive_once`].
     fn receive_once(&mut self, slot: u32, tag: Tag);
     /// [`Ring::send`].
-    ///
-    /// # Panics
-    /// If a send of the same index is in flight.
     fn send(&mut self, slot: u32, outgoing: Outgoing, tag: Tag);
     /// [`Ring::cancel_send`].
     fn cancel_send(&mut self, target: Tag, tag: Tag);
@@ -37,6 +37,10 @@ pub trait RingFace {
     fn close(&mut self, slot: u32, tag: Tag);
     /// [`Ring::cancel`].
     fn cancel(&mut self, target: Tag, tag: Tag);
+    /// [`Ring::peer_name`].
+    fn peer_name(&mut self, slot: u32, ipv6: bool, tag: Tag);
+    /// [`Ring::take_peer_name`].
+    fn take_peer_name(&mut self, completion: &Completion<Self::Buffer>) -> Option<Box<Name>>;
     /// [`Ring::read_wake`].
     fn read_wake(&mut self, eventfd: BorrowedFd<'_>, tag: Tag);
     /// [`Ring::has_submissions`].
@@ -51,44 +55,60 @@ pub trait RingFace {
     /// If the ring as a whole has failed.
     fn enter(&mut self, wait: Wait) -> Result<(), RingError>;
     /// [`Ring::collect`].
-    fn collect(&mut self, batch: &mut Vec<Completion>, limit: usize) -> bool;
+    fn collect(&mut self, batch: &mut Vec<Completion<Self::Buffer>>, limit: usize) -> bool;
     /// [`Ring::bytes`].
-    fn bytes(&self, buffer: &Buffer) -> &[u8];
+    fn bytes<'a>(&'a self, buffer: &'a Self::Buffer) -> &'a [u8];
     /// [`Ring::release`].
-    fn release(&mut self, buffer: Buffer);
+    fn release(&mut self, buffer: Self::Buffer);
 }
 
-/// Has a trait's methods call the type's own of the same names.
-macro_rules! forward {
-    ($(
-        $name:ident($self:ident: $receiver:ty $(, $argument:ident: $type:ty)*) $(-> $result:ty)?;
-    )+) => {
-        $(fn $name($self: $receiver $(, $argument: $type)*) $(-> $result)? {
-            Ring::$name($self $(, $argument)*)
+/// Hands each method on to the one of the same name.
+macro_rules! delegate {
+    ($(fn $name:ident(&mut self $(, $arg:ident: $type:ty)*) $(-> $result:ty)?;)+) => {
+        $(#[inline]
+        fn $name(&mut self $(, $arg: $type)*) $(-> $result)? {
+            Ring::$name(self $(, $arg)*)
         })+
     };
 }
 
 impl RingFace for Ring {
-    forward! {
-        counters(self: &Self) -> RingCounters;
-        buffers_held(self: &Self) -> u32;
-        signal_by(self: &Self, eventfd: BorrowedFd<'_>) -> Result<(), RingError>;
-        accept_multishot(self: &mut Self, listener: BorrowedFd<'_>, tag: Tag);
-        receive_multishot(self: &mut Self, slot: u32, tag: Tag);
-        poll_multishot(self: &mut Self, slot: u32, tag: Tag);
-        receive_once(self: &mut Self, slot: u32, tag: Tag);
-        send(self: &mut Self, slot: u32, outgoing: Outgoing, tag: Tag);
-        cancel_send(self: &mut Self, target: Tag, tag: Tag);
-        close(self: &mut Self, slot: u32, tag: Tag);
-        cancel(self: &mut Self, target: Tag, tag: Tag);
-        read_wake(self: &mut Self, eventfd: BorrowedFd<'_>, tag: Tag);
-        has_submissions(self: &mut Self) -> bool;
-        has_deferred(self: &mut Self) -> bool;
-        has_completions(self: &mut Self) -> bool;
-        enter(self: &mut Self, wait: Wait) -> Result<(), RingError>;
-        collect(self: &mut Self, batch: &mut Vec<Completion>, limit: usize) -> bool;
-        bytes(self: &Self, buffer: &Buffer) -> &[u8];
-        release(self: &mut Self, buffer: Buffer);
+    type Buffer = Buffer;
+
+    fn counters(&self) -> RingCounters {
+        Ring::counters(self)
+    }
+
+    fn buffers_held(&self) -> u32 {
+        Ring::buffers_held(self)
+    }
+
+    fn signal_by(&self, eventfd: BorrowedFd<'_>) -> Result<(), RingError> {
+        Ring::signal_by(self, eventfd)
+    }
+
+    #[inline]
+    fn bytes<'a>(&'a self, buffer: &'a Buffer) -> &'a [u8] {
+        Ring::bytes(self, buffer)
+    }
+
+    delegate! {
+        fn accept_multishot(&mut self, listener: BorrowedFd<'_>, tag: Tag);
+        fn receive_multishot(&mut self, slot: u32, tag: Tag);
+        fn poll_multishot(&mut self, slot: u32, tag: Tag);
+        fn receive_once(&mut self, slot: u32, tag: Tag);
+        fn send(&mut self, slot: u32, outgoing: Outgoing, tag: Tag);
+        fn cancel_send(&mut self, target: Tag, tag: Tag);
+        fn close(&mut self, slot: u32, tag: Tag);
+        fn cancel(&mut self, target: Tag, tag: Tag);
+        fn peer_name(&mut self, slot: u32, ipv6: bool, tag: Tag);
+        fn take_peer_name(&mut self, completion: &Completion) -> Option<Box<Name>>;
+        fn read_wake(&mut self, eventfd: BorrowedFd<'_>, tag: Tag);
+        fn has_submissions(&mut self) -> bool;
+        fn has_deferred(&mut self) -> bool;
+        fn has_completions(&mut self) -> bool;
+        fn enter(&mut self, wait: Wait) -> Result<(), RingError>;
+        fn collect(&mut self, batch: &mut Vec<Completion>, limit: usize) -> bool;
+        fn release(&mut self, buffer: Buffer);
     }
 }

@@ -17,6 +17,7 @@ mod buffers;
 mod connect;
 mod error;
 mod face;
+mod peer_name;
 mod restrictions;
 mod setup;
 mod tag;
@@ -30,19 +31,22 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+pub use self::buffers::Buffer;
 use self::buffers::BufferRing;
-pub use self::buffers::{Buffer, BufferNames};
 use self::connect::AddressArena;
 pub use self::error::{KERNEL_NEEDED, RingError};
 pub use self::face::RingFace;
-pub use self::setup::{RingConfig, RingRole, probe_client, probe_server};
+pub use self::peer_name::Name;
+use self::peer_name::PeerNames;
+pub use self::setup::{RingConfig, RingRole, probe_asking_server, probe_client, probe_server};
 pub use self::tag::{Op, Tag};
 use crate::counters::counters;
+use crate::limits::SENDS_IN_FLIGHT_KEPT;
 use crate::outgoing::Outgoing;
 
 /// Something that the kernel reports.
 #[derive(Debug)]
-pub struct Completion {
+pub struct Completion<B = Buffer> {
     /// Which operation, and whose.
     pub tag: Tag,
     /// What the system call would have returned: a count or slot, or a negated errno.
@@ -50,7 +54,7 @@ pub struct Completion {
     /// Whether the operation goes on (multishot). If not, this was its last word.
     pub more: bool,
     /// The bytes that arrived; give it back with [`Ring::release`].
-    pub buffer: Option<Buffer>,
+    pub buffer: Option<B>,
     /// The bytes of a [`Ring::send`], back from the kernel, with the cursor where it was.
     pub outgoing: Option<Outgoing>,
 }
@@ -98,6 +102,7 @@ pub struct Ring {
     in_flight: HashMap<u32, Outgoing>,
     backlog: VecDeque<squeue::Entry>,
     addresses: AddressArena,
+    peer_names: PeerNames,
     wake_count: Box<u64>,
     has_min_wait: bool,
     counters: RingCounters,
@@ -117,6 +122,7 @@ impl Ring {
             in_flight: HashMap::new(),
             backlog: VecDeque::new(),
             addresses: AddressArena::new(),
+            peer_names: PeerNames::default(),
             wake_count: Box::new(0),
             has_min_wait,
             counters: RingCounters::default(),
@@ -160,6 +166,12 @@ impl Ring {
     pub fn poll_multishot(&mut self, slot: u32, tag: Tag) {
         let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
         self.push(opcode::PollAdd::new(Fixed(slot), events).multi(true).build(), tag);
+    }
+
+    /// Queues a wait for the end of the connection on `slot`, whether its bytes have been read or
+    /// not: completes once.
+    pub fn poll_end(&mut self, slot: u32, tag: Tag) {
+        self.push(opcode::PollAdd::new(Fixed(slot), libc::POLLRDHUP as u32).build(), tag);
     }
 
     /// Queues a receive of what is there when it is submitted: it never waits, and completes with
@@ -289,6 +301,9 @@ impl Ring {
             };
             batch.push(Completion { tag, result: entry.result(), more, buffer, outgoing });
         }
+        if in_flight.is_empty() && in_flight.capacity() > SENDS_IN_FLIGHT_KEPT {
+            *in_flight = HashMap::new();
+        }
         !queue.is_empty()
     }
 
@@ -320,7 +335,8 @@ impl Ring {
                 let _ = self.after_submit(outcome);
             }
             // SAFETY: what the entry points to is static, or owned by `self` until the completion
-            // (bytes in flight, the wake count), or until the submission (addresses).
+            // (bytes in flight, the wake count, names of peers), or until the submission
+            // (addresses).
             if unsafe { self.io.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -377,6 +393,7 @@ impl Drop for Ring {
             // Better lost than written to by a late request.
             std::mem::forget(self.buffers.take());
             std::mem::forget(std::mem::take(&mut self.in_flight));
+            std::mem::forget(std::mem::take(&mut self.peer_names));
             std::mem::forget(std::mem::take(&mut self.wake_count));
         }
     }

@@ -11,6 +11,8 @@ use super::restrictions::restrict_and_enable;
 pub enum RingRole {
     /// It accepts connections.
     Server,
+    /// The same, and it asks from where they come.
+    AskingServer,
     /// It opens connections.
     Client,
 }
@@ -51,12 +53,24 @@ const CLIENT_OPCODES: &[(u8, &str, &str)] = &[
     (opcode::SetSockOpt::CODE, "IORING_OP_URING_CMD", "6.7"),
 ];
 
+/// The operations that only those use who ask from where connections come.
+const ASKING_OPCODES: &[(u8, &str, &str)] =
+    &[(opcode::GetSockOpt::CODE, "IORING_OP_URING_CMD", "6.7")];
+
 /// Checks that this kernel has what a server's ring needs.
 ///
 /// # Errors
 /// The first thing that is missing, with the kernel version that has it and the cure.
 pub fn probe_server() -> Result<(), RingError> {
     probe(OPCODES)
+}
+
+/// Checks that this kernel has what a server's ring needs to ask from where connections come.
+///
+/// # Errors
+/// The first thing that is missing, with the kernel version that has it and the cure.
+pub fn probe_asking_server() -> Result<(), RingError> {
+    probe(ASKING_OPCODES)
 }
 
 /// Checks that this kernel has what a client's ring needs.
@@ -151,6 +165,7 @@ pub(super) fn create(config: &RingConfig) -> Result<(IoUring, Option<BufferRing>
     };
     let of_role: &[_] = match config.role {
         RingRole::Server => &[],
+        RingRole::AskingServer => ASKING_OPCODES,
         RingRole::Client => CLIENT_OPCODES,
     };
     let opcodes = OPCODES.iter().chain(of_role).map(|&(code, _, _)| code);

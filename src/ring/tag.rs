@@ -29,10 +29,12 @@ pub enum Op {
     Poll = 10,
     /// A receive of what is there now, into a provided buffer.
     ReceiveOnce = 11,
+    /// The question from where a connection comes.
+    PeerName = 12,
 }
 
 impl Op {
-    const ALL: [Op; 11] = [
+    const ALL: [Op; 12] = [
         Op::Accept,
         Op::Receive,
         Op::Send,
@@ -44,6 +46,7 @@ impl Op {
         Op::SendOwned,
         Op::Poll,
         Op::ReceiveOnce,
+        Op::PeerName,
     ];
 }
 

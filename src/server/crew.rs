@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::{io, thread};
 
-use super::Event;
+use super::{Event, HandlerFactory};
 use crate::config::Config;
 use crate::control::ShardHandle;
 use crate::engine::uring::UringEngine;
@@ -16,7 +17,7 @@ use crate::engine::{
 };
 use crate::host;
 use crate::limits::{DESCRIPTORS_RESERVED, SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
-use crate::shard::{Admission, Policy, Shard};
+use crate::shard::{Admission, Auth, Bounds, Policy, Shard};
 use crate::socket::{Listen, ListenError, Listener, free_address, listeners};
 use crate::sweep::{AnySweeper, Strategy};
 use crate::time::{Clock, Tick};
@@ -143,6 +144,11 @@ impl Crew {
         self.members.len()
     }
 
+    /// To speak to each of the shards.
+    pub(super) fn mails(&self) -> Vec<MailSender> {
+        self.members.iter().map(|member| member.mail.clone()).collect()
+    }
+
     /// What the control plane may know of the shards.
     pub(super) fn handles(&self) -> Vec<ShardHandle> {
         let handle = |member: &Member| ShardHandle {
@@ -158,10 +164,14 @@ impl Crew {
         config: &Config,
         plan: &Plan,
         sockets: Sockets,
+        handlers: Option<&HandlerFactory>,
         events: &Sender<Event>,
     ) -> io::Result<()> {
-        let admission = Admission::new(config.max_connections.min(plan.capacity));
+        let connections_max = config.max_connections.min(plan.capacity);
+        let admission = Admission::with(Bounds { connections_max, ..config.bounds });
         let clock = Clock::new();
+        let auth = config.keys.clone().map(|keys| Auth::new(keys, clock.unix_at_origin()));
+        let policy = Policy { auth, ..config.policy.clone() };
         let mut by_ring = sockets.by_ring.into_iter();
         for (number, member) in self.members.iter_mut().enumerate() {
             let Some(mailbox) = member.mailbox.take() else { continue };
@@ -174,10 +184,11 @@ impl Crew {
                 socket: config.socket,
                 tuning: Tuning { slots: plan.slots, ..config.tuning },
                 status: Arc::clone(&member.status),
-                policy: config.policy.clone(),
+                policy: policy.clone(),
                 sweep: config.sweep,
                 capacity: plan.sessions_per_shard(),
                 admission: Arc::clone(&admission),
+                handlers: handlers.cloned(),
                 clock,
             };
             let events = events.clone();
@@ -195,10 +206,17 @@ impl Crew {
         Ok(())
     }
 
-    /// Tells all shards to stop.
-    pub(super) fn stop(&self) {
+    /// Tells all shards to drain, and to end.
+    pub(super) fn drain(&self, spread: Duration, timeout: Duration) {
         for member in &self.members {
-            member.mail.send(Command::Stop);
+            member.mail.send(Command::Drain { spread, timeout, reply: None });
+        }
+    }
+
+    /// Tells all shards to end at once.
+    pub(super) fn halt(&self) {
+        for member in &self.members {
+            member.mail.send(Command::Halt);
         }
     }
 
@@ -225,15 +243,23 @@ struct ShardStart {
     sweep: Strategy,
     capacity: usize,
     admission: Arc<Admission>,
+    handlers: Option<HandlerFactory>,
     clock: Clock,
 }
 
 impl ShardStart {
     fn run(self, mailbox: Mailbox, ready: impl FnOnce()) -> Result<EngineReport, EngineError> {
         let (clock, tick) = (self.clock, self.policy.tick);
+        let recipe = Recipe {
+            number: self.number,
+            policy: self.policy,
+            admission: self.admission,
+            sweep: self.sweep,
+            capacity: self.capacity,
+            handlers: self.handlers,
+        };
         if self.engine == EngineKind::Uring {
-            let shard =
-                new_shard(self.number, self.policy, self.admission, self.sweep, self.capacity);
+            let shard = recipe.make();
             let config = EngineConfig {
                 core: self.core,
                 listeners: self.listeners,
@@ -251,8 +277,7 @@ impl ShardStart {
             completion_entries: self.tuning.completion_entries,
             status: self.status,
         };
-        let shard =
-            || new_shard(self.number, self.policy, self.admission, self.sweep, self.capacity);
+        let shard = || recipe.make();
         match self.engine {
             EngineKind::TokioUring => {
                 tokio_uring::run(&config, clock, tick, shard, &mailbox, ready)
@@ -262,13 +287,24 @@ impl ShardStart {
     }
 }
 
-fn new_shard<C>(
+/// What a shard is made of.
+struct Recipe {
     number: u8,
     policy: Policy,
     admission: Arc<Admission>,
     sweep: Strategy,
     capacity: usize,
-) -> Shard<AnySweeper, C> {
-    let sweeper = AnySweeper::new(sweep, capacity, Tick(0));
-    Shard::new(number, policy, admission, sweeper, capacity)
+    handlers: Option<HandlerFactory>,
+}
+
+impl Recipe {
+    fn make<C>(self) -> Shard<AnySweeper, C> {
+        let sweeper = AnySweeper::new(self.sweep, self.capacity, Tick(0));
+        let mut shard =
+            Shard::new(self.number, self.policy, self.admission, sweeper, self.capacity);
+        if let Some(handlers) = self.handlers {
+            shard.set_handler(handlers(self.number));
+        }
+        shard
+    }
 }

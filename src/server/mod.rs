@@ -3,21 +3,25 @@
 mod crew;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use sd_notify::NotifyState;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use self::crew::{Crew, Plan};
 use crate::config::Config;
-use crate::control::{AdminAddress, AdminListener, Control, ServerHandle};
-use crate::engine::{DoesNotFit, EngineError, EngineKind, EngineReport};
+use crate::control::{AdminAddress, AdminListener, Control, ServerHandle, tell_systemd};
+use crate::engine::{Command, DoesNotFit, EngineError, EngineKind, EngineReport, MailSender};
 use crate::host;
+use crate::limits::ADMIN_FAREWELL;
 use crate::report::FinalLine;
-use crate::ring::{RingError, probe_server};
+use crate::ring::{RingError, probe_asking_server, probe_server};
+use crate::shard::Handler;
 use crate::socket::ListenError;
+use crate::sys;
 
 /// Why the server could not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,17 @@ pub enum ServerError {
         address: String,
         /// What the kernel said.
         source: std::io::Error,
+    },
+    /// Nobody could ever be let in.
+    #[error(
+        "--memory-limit {limit}: the server itself has {resident} bytes already, before anybody \
+         has come; allow more"
+    )]
+    Memory {
+        /// How much there may be.
+        limit: u64,
+        /// How much there is.
+        resident: u64,
     },
     /// A shard's engine failed.
     #[error("shard {shard}: {source}")]
@@ -96,15 +111,58 @@ enum Event {
     Signal(i32),
 }
 
+/// Makes the handler of a shard, on the shard's own thread.
+pub type HandlerFactory = Arc<dyn Fn(u8) -> Box<dyn Handler> + Send + Sync>;
+
+/// Sends letters to the handlers of all shards; each is given them on its own thread.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    shards: Vec<MailSender>,
+}
+
+impl Publisher {
+    /// Sends a letter to every shard's handler. It never waits.
+    pub fn publish(&self, letter: &[u8]) {
+        let letter: Arc<[u8]> = Arc::from(letter);
+        for shard in &self.shards {
+            shard.send(Command::Letter(Arc::clone(&letter)));
+        }
+    }
+}
+
+/// What a service built on this library adds to the server.
+pub struct Application {
+    /// Its handlers.
+    pub handlers: HandlerFactory,
+    /// Its routes, beside those of the control plane.
+    pub routes: fn(Publisher) -> axum::Router,
+}
+
 /// Runs a server until SIGTERM or SIGINT. `ready` is called once it accepts connections.
 ///
 /// # Errors
 /// If it cannot start, or a shard fails.
 pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine, ServerError> {
+    run_with(config, None, ready)
+}
+
+/// Runs a server with an application in it. `ready` is called once it accepts connections.
+///
+/// # Errors
+/// If it cannot start, or a shard fails.
+pub fn run_with(
+    config: &Config,
+    application: Option<Application>,
+    ready: impl FnOnce(&ReadyLine),
+) -> Result<FinalLine, ServerError> {
     let system = |what| move |source| ServerError::System { what, source };
     let descriptor_limit =
         host::raise_descriptor_limit().map_err(system("raising RLIMIT_NOFILE"))?;
     let (engine, has_io_uring) = choose_engine(config.engine)?;
+    if engine == EngineKind::Uring && config.needs_addresses() {
+        probe_asking_server()?;
+    }
+    check_memory(config)?;
     let plan = Plan::new(config, engine, descriptor_limit)?;
     let needed = plan.descriptors(config);
     if needed > descriptor_limit {
@@ -121,6 +179,10 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
         engine: engine.name(),
         sweep: config.sweep.to_string(),
         ready: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+        drain_timeout: config.drain_timeout,
+        next_push: AtomicU64::new(1),
+        push_bodies_refused: AtomicU64::new(0),
     });
     let ready_line = ReadyLine {
         ready: true,
@@ -132,16 +194,29 @@ pub fn run(config: &Config, ready: impl FnOnce(&ReadyLine)) -> Result<FinalLine,
         rings: plan.rings(),
         capacity: plan.capacity,
     };
+    let publisher = Publisher { shards: crew.mails() };
+    let routes = application.as_ref().map(|application| (application.routes)(publisher));
+    let handlers = application.map(|application| application.handlers);
     // Before the shards: see `Control::start`.
     let control = admin
-        .map(|listener| Control::start(listener, Arc::clone(&handle), has_io_uring))
+        .map(|listener| Control::start(listener, Arc::clone(&handle), routes, has_io_uring))
         .transpose()
         .map_err(system("starting the control plane"))?;
-    crew.start(config, &plan, sockets, &events).map_err(system("starting a thread"))?;
-    let outcome = supervise(crew, &inbox, &handle, || ready(&ready_line));
+    crew.start(config, &plan, sockets, handlers.as_ref(), &events)
+        .map_err(system("starting a thread"))?;
+    let outcome = supervise(crew, config, &inbox, &handle, || ready(&ready_line));
     drop(control);
     signals.close();
     outcome
+}
+
+/// Whether there is room for anybody below `--memory-limit`.
+fn check_memory(config: &Config) -> Result<(), ServerError> {
+    let resident = sys::resident_bytes().unwrap_or(0);
+    match config.bounds.memory_bytes_max {
+        Some(limit) if limit <= resident => Err(ServerError::Memory { limit, resident }),
+        _ => Ok(()),
+    }
 }
 
 /// The engine that was asked for, if this host has what it needs; and whether it has io_uring.
@@ -161,6 +236,7 @@ fn choose_engine(wanted: Option<EngineKind>) -> Result<(EngineKind, bool), RingE
 /// Waits until all shards are ready, then until all have ended.
 fn supervise(
     crew: Crew,
+    config: &Config,
     inbox: &Receiver<Event>,
     handle: &ServerHandle,
     ready: impl FnOnce(),
@@ -176,15 +252,20 @@ fn supervise(
                 if waiting == 0
                     && let Some(ready) = ready.take()
                 {
-                    handle.ready.store(!stopping, Ordering::Relaxed);
+                    let draining = handle.draining.load(Ordering::Relaxed);
+                    handle.ready.store(!draining, Ordering::Relaxed);
                     ready();
+                    tell_systemd(NotifyState::Ready);
                 }
             }
             Ok(Event::Signal(signal)) => {
                 tracing::info!(signal, "stopping");
                 stopping = true;
-                handle.ready.store(false, Ordering::Relaxed);
-                crew.stop();
+                match handle.begin_draining() {
+                    false => crew.drain(config.drain_spread, config.drain_timeout),
+                    // Whoever asks twice is in a hurry.
+                    true => crew.halt(),
+                }
             }
             Ok(Event::Ended(shard, outcome)) => {
                 reports.push(outcome.map_err(|source| ServerError::Engine { shard, source })?);
@@ -194,6 +275,9 @@ fn supervise(
         }
     }
     crew.join();
+    if !stopping {
+        std::thread::sleep(ADMIN_FAREWELL);
+    }
     Ok(FinalLine::new(&reports))
 }
 

@@ -10,7 +10,7 @@ mod table;
 use serde::Serialize;
 
 pub use self::outbox::{Item, Outbox};
-pub use self::reason::{CloseReason, Refusal};
+pub use self::reason::{CloseReason, PushDrop, Refusal};
 pub use self::table::{SessionId, SessionKey, SessionTable};
 use crate::protocol::{Protocol, websocket};
 use crate::time::Timestamp;
@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// Connected by a proxy, which has not said yet for whom.
+    AwaitingProxy,
     /// Connected; its first frame has not come yet.
     AwaitingHello,
     /// Heartbeats and messages flow.
@@ -120,6 +122,8 @@ pub struct Session<C> {
     pub parting: CloseReason,
     /// The shard has it on the list of those whose sends may stall.
     pub(crate) listed_as_sender: bool,
+    /// It has said HELLO, and so can be told other terms.
+    pub(crate) said_hello: bool,
 }
 
 impl<C> Session<C> {
@@ -146,6 +150,7 @@ impl<C> Session<C> {
             protocol,
             parting: CloseReason::PeerClosed,
             listed_as_sender: false,
+            said_hello: false,
         }
     }
 

@@ -45,6 +45,11 @@ impl Outbox {
         self.queued_bytes
     }
 
+    /// The pushes that wait.
+    pub fn push_ids(&self) -> impl Iterator<Item = u64> {
+        self.queue.iter().filter_map(|item| item.outgoing.push_id())
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -56,6 +61,6 @@ fn cost(outgoing: &Outgoing) -> usize {
     match outgoing {
         Outgoing::Static(_) => 0,
         Outgoing::Small { .. } => SMALL_BUFFER_BYTES,
-        Outgoing::Shared { .. } => outgoing.len(),
+        Outgoing::Shared { .. } | Outgoing::Push { .. } => outgoing.len(),
     }
 }

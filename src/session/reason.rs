@@ -91,6 +91,32 @@ named! {
         Kicked = "kicked",
         /// The server is stopping.
         ServerStopping = "server_stopping",
+        /// Nothing to be let in by, where `--auth-key` asks for a ticket.
+        AuthMissing = "auth_missing",
+        /// A token that has not the form of a ticket.
+        AuthMalformed = "auth_malformed",
+        /// A ticket that was made with none of the keys.
+        AuthForged = "auth_forged",
+        /// A ticket whose time is over.
+        AuthExpired = "auth_expired",
+        /// A ticket for one use that was used before.
+        AuthReplayed = "auth_replayed",
+        /// A ticket for one use, when no more of them can be remembered.
+        AuthSpentFull = "auth_spent_full",
+        /// No PROXY header, or a malformed one, from a peer that must send one.
+        ProxyMalformed = "proxy_malformed",
+        /// The proxy speaks for an address that has `--max-per-ip` sessions already.
+        MaxPerIp = "max_per_ip",
+    }
+}
+
+named! {
+    /// Why a push never reached the kernel.
+    PushDrop {
+        /// The session was closed before all of it was written.
+        SessionClosed = "session_closed",
+        /// So much waited for the client already that it did not fit into `--send-queue`.
+        SendQueueFull = "send_queue_full",
     }
 }
 
@@ -103,5 +129,13 @@ named! {
         RingFull = "ring_full",
         /// The server is stopping.
         Stopping = "stopping",
+        /// `--max-per-ip` sessions of its address are open.
+        MaxPerIp = "max_per_ip",
+        /// More came than `--accept-rate` allows.
+        AcceptRate = "accept_rate",
+        /// The process has more memory than `--memory-limit`.
+        MemoryLimit = "memory_limit",
+        /// The kernel did not tell from where it came, and a limit depends on that.
+        AddressUnknown = "address_unknown",
     }
 }

@@ -10,7 +10,7 @@ use slab::Slab;
 
 use super::Session;
 use crate::limits::GENERATIONS;
-use crate::mutants::mutant;
+use crate::mutants::{Mutant, is};
 
 /// A session within its shard: its index, and which life of that index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,12 +53,14 @@ impl fmt::Display for SessionId {
 pub struct SessionTable<C> {
     slab: Slab<Session<C>>,
     next_generation: u32,
+    /// One past the highest index that was ever used.
+    indices_end: u32,
 }
 
 impl<C> SessionTable<C> {
     /// An empty table with room for `capacity` sessions.
     pub fn with_capacity(capacity: usize) -> SessionTable<C> {
-        SessionTable { slab: Slab::with_capacity(capacity), next_generation: 1 }
+        SessionTable { slab: Slab::with_capacity(capacity), next_generation: 1, indices_end: 0 }
     }
 
     /// Adds a session. Generations are dealt out by a counter of the whole table: an index repeats
@@ -68,7 +70,18 @@ impl<C> SessionTable<C> {
         self.next_generation = (generation + 1) % GENERATIONS;
         session.generation = generation;
         let index = self.slab.insert(session) as u32;
+        self.indices_end = self.indices_end.max(index + 1);
         SessionKey { index, generation }
+    }
+
+    /// All sessions there ever were have had an index below this.
+    pub fn indices_end(&self) -> u32 {
+        self.indices_end
+    }
+
+    /// The generation that the next session will have.
+    pub fn next_generation(&self) -> u32 {
+        self.next_generation
     }
 
     /// The session, unless it has gone.
@@ -122,7 +135,7 @@ impl<C> SessionTable<C> {
 /// Whether this is the life of the index that the key means.
 #[inline]
 fn is_of<C>(session: &Session<C>, key: SessionKey) -> bool {
-    session.generation == key.generation || mutant!(StaleGeneration)
+    session.generation == key.generation || is(Mutant::StaleGeneration)
 }
 
 #[cfg(test)]

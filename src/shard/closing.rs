@@ -7,11 +7,10 @@
 
 use super::output::queue_message;
 use super::{CloseReason, Effect, Shard, websocket};
-use crate::mutants::mutant;
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::protocol::websocket::close_code;
-use crate::session::{Phase, SessionKey};
+use crate::session::{Phase, SessionId, SessionKey};
 use crate::sweep::Sweeper;
 use crate::time::{Tick, Timestamp};
 
@@ -131,6 +130,8 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.counters.closed[reason as usize] += 1;
         self.counters.open -= 1;
         self.drop_output(key);
+        let id = SessionId::new(self.number, key);
+        self.application.call(|handler, actions| handler.closed(id, reason, actions));
         self.effects.push(Effect::Close { key });
     }
 
@@ -140,28 +141,15 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.dismiss(key, CloseReason::Kicked, close_code::GOING_AWAY, now);
         open
     }
-
-    /// Accepts nobody any more, and closes up to `budget` sessions. Whether all have gone.
-    pub fn stop(&mut self, budget: usize, now: Timestamp) -> bool {
-        self.stopping = true;
-        let mut closed = 0;
-        while closed < budget && (self.stop_cursor as usize) < self.sessions.capacity() {
-            if let Some(key) =
-                self.sessions.key_at(self.stop_cursor).filter(|&key| self.is_open(key))
-            {
-                self.dismiss(key, CloseReason::ServerStopping, close_code::GOING_AWAY, now);
-                closed += 1;
-            }
-            self.stop_cursor += 1 + u32::from(mutant!(StopLeavesSessions));
-        }
-        self.sessions.is_empty()
-    }
 }
 
 /// Whether a peer that was told good-bye gets the time to read it. Closed at once, with bytes of
 /// its own unread, it would get a reset instead, which may overtake what it has not read yet. Who
 /// has closed itself, or has been silent, has sent nothing more.
 fn lingers(protocol: Protocol, reason: CloseReason) -> bool {
-    protocol == Protocol::WebSocket
-        && !matches!(reason, CloseReason::PeerClosed | CloseReason::Expired)
+    match protocol {
+        // It was told by a GOAWAY.
+        Protocol::Tcp => reason == CloseReason::ServerStopping,
+        Protocol::WebSocket => !matches!(reason, CloseReason::PeerClosed | CloseReason::Expired),
+    }
 }

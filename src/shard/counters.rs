@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use serde::Serialize;
 
 use crate::counters::counters;
-use crate::session::{CloseReason, Refusal};
+use crate::session::{CloseReason, PushDrop, Refusal};
 
 counters! {
     /// The totals of a shard, or of several added up. All but the gauges only grow.
@@ -54,6 +54,30 @@ counters! {
         data_echoed: sum,
         /// PUSH_ACKs received.
         push_acks_received: sum,
+        /// Clients that were told other times for their heartbeats.
+        adjusts_sent: sum,
+        /// Heartbeats in the last whole heartbeat interval.
+        heartbeats_per_interval: gauge,
+        /// The most of them that came in one tick.
+        heartbeats_per_tick_peak: gauge,
+        /// Ticks in that interval.
+        ticks_per_interval: gauge,
+        /// Headers of the PROXY protocol that were read.
+        proxy_headers_received: sum,
+        /// PUSH_ACKs for what this session was not sent, or had acknowledged, or is forgotten.
+        push_acks_stray: sum,
+        /// Pushes that were to go to a session: one for each session of a broadcast.
+        pushes_requested: sum,
+        /// Those that the client has acknowledged.
+        pushes_acknowledged: sum,
+        /// Those that the kernel has taken, and of which no receipt has come.
+        pushes_unconfirmed: gauge,
+        /// Those that wait or are being sent.
+        pushes_pending: gauge,
+        /// Pushes that a handler wanted for sessions that have gone or cannot be pushed to.
+        handler_pushes_refused: sum,
+        /// Sessions that were told that the server is going.
+        drain_notices: sum,
         /// Memory that messages keep which wait behind a send, in bytes.
         send_queue_bytes: gauge,
         /// Sends that took only a part of their bytes.
@@ -82,6 +106,8 @@ pub struct Counters {
     pub rejected: [u64; Refusal::COUNT],
     /// Sessions closed, by [`CloseReason`].
     pub closed: [u64; CloseReason::COUNT],
+    /// Pushes that were never sent, by [`PushDrop`].
+    pub pushes_dropped: [u64; PushDrop::COUNT],
 }
 
 impl Default for Counters {
@@ -90,6 +116,7 @@ impl Default for Counters {
             totals: Totals::default(),
             rejected: [0; Refusal::COUNT],
             closed: [0; CloseReason::COUNT],
+            pushes_dropped: [0; PushDrop::COUNT],
         }
     }
 }
@@ -134,6 +161,7 @@ impl Counters {
         self.totals.add(&other.totals);
         add_each(&mut self.rejected, &other.rejected);
         add_each(&mut self.closed, &other.closed);
+        add_each(&mut self.pushes_dropped, &other.pushes_dropped);
     }
 
     /// Sessions closed, whatever the reason.
@@ -170,6 +198,14 @@ impl Counters {
                 "heartbeats received = answered + dropped + pending",
                 self.heartbeats_received,
                 self.heartbeats_answered + self.heartbeats_dropped + self.heartbeats_pending,
+            ),
+            Law::new(
+                "pushes requested = acknowledged + unconfirmed + dropped + pending",
+                self.pushes_requested,
+                self.pushes_acknowledged
+                    + self.pushes_unconfirmed
+                    + self.pushes_dropped.iter().sum::<u64>()
+                    + self.pushes_pending,
             ),
             Law::new("sessions expired before their time = 0", self.expired_early, 0),
         ]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::millis;
 use super::policy::Policy;
 use crate::limits::GOODBYE_TIMEOUT;
-use crate::mutants::mutant;
+use crate::mutants::{Mutant, is};
 use crate::session::CloseReason;
 use crate::session::{Phase, ServerPing, Session};
 use crate::time::{Tick, Timestamp};
@@ -26,14 +26,14 @@ impl Policy {
             && self.server_ping
             && session.phase == Phase::Live
             && session.server_ping == ServerPing::NotDue;
-        asks.then(|| session.last_activity + self.heartbeat_interval)
+        asks.then(|| session.last_activity + self.interval_of(session))
     }
 
     /// After how long a silence a live session with nothing unfinished is due for anything.
     #[inline]
     pub(super) fn silence_ms<C>(&self, session: &Session<C>) -> u32 {
         match self.server_ping && session.server_ping == ServerPing::NotDue {
-            true => millis(self.heartbeat_interval).min(session.idle_timeout_ms),
+            true => millis(self.interval_of(session)).min(session.idle_timeout_ms),
             false => session.idle_timeout_ms,
         }
     }
@@ -45,12 +45,12 @@ impl Policy {
             return (NEVER, CloseReason::Expired);
         }
         let base = match session.phase {
-            Phase::AwaitingHello if mutant!(HelloTimeoutMissed) => {
-                (NEVER, CloseReason::HelloTimeout)
-            }
-            Phase::AwaitingHello => {
+            Phase::AwaitingProxy | Phase::AwaitingHello => {
                 let timeout = self.hello_timeout.min(self.idle_timeout);
-                (session.opened_at + timeout, CloseReason::HelloTimeout)
+                match is(Mutant::HelloTimeoutMissed) {
+                    true => (NEVER, CloseReason::HelloTimeout),
+                    false => (session.opened_at + timeout, CloseReason::HelloTimeout),
+                }
             }
             Phase::Live | Phase::Closing => {
                 let timeout = Duration::from_millis(u64::from(session.idle_timeout_ms));
@@ -63,17 +63,15 @@ impl Policy {
                 (session.last_activity + GOODBYE_TIMEOUT, session.parting)
             }
         };
-        let frame = session
-            .partial
-            .as_ref()
-            .filter(|_| !mutant!(FrameTimeoutMissed))
-            .map(|partial| (partial.due, CloseReason::FrameTimeout));
+        let (no_frame, no_stall) = (is(Mutant::FrameTimeoutMissed), is(Mutant::StallTimeoutMissed));
+        let frame =
+            session.partial.as_ref().map(|partial| (partial.due, CloseReason::FrameTimeout));
         let stall = session
             .outbox
             .as_ref()
             .and_then(|outbox| outbox.stalled_until)
             .map(|due| (due, CloseReason::StallTimeout));
-        [frame, stall]
+        [frame.filter(|_| !no_frame), stall.filter(|_| !no_stall)]
             .into_iter()
             .flatten()
             .fold(base, |first, other| if other.0 < first.0 { other } else { first })

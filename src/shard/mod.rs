@@ -16,37 +16,61 @@
 //! - A session is in the sweeper exactly as long as it is not [`Phase::Closing`].
 //! - An index is reused only after `released`: until then the engine may still report on it.
 
+mod admission;
+mod auth;
+mod beats;
+mod calendar;
 mod closing;
 mod context;
 mod counters;
 mod deadline;
+mod drain;
+mod handler;
 mod output;
+mod pace;
 mod ping;
 mod policy;
 mod pongs;
+mod proxied;
+mod push;
+mod push_book;
 mod tcp;
+mod terms;
 mod websocket;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
+pub use self::admission::{AcceptRate, Admission, Bounds};
+pub use self::auth::Auth;
+use self::beats::BeatMeter;
+use self::calendar::Calendar;
 use self::closing::End;
 use self::context::Context;
 pub use self::counters::{Counters, Law, Totals};
 use self::deadline::DeadlineCache;
+use self::drain::Drain;
+use self::handler::Application;
+pub use self::handler::{Actions, Handler};
 use self::output::BufferPool;
 pub use self::output::SendFailed;
-pub use self::policy::{Activity, Admission, Policy};
+pub use self::policy::{Activity, Policy};
+use self::push::Broadcast;
+pub use self::push::{PushMessage, PushRefused, PushTooLong};
+pub use self::push_book::PushAccount;
+use self::push_book::PushBook;
 use crate::limits::EXPIRED_PER_TURN_MAX;
-use crate::mutants::mutant;
+use crate::mutants::{Mutant, is};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
-pub use crate::session::{CloseReason, Refusal};
-use crate::session::{Phase, Sending, Session, SessionKey, SessionTable};
+use crate::protocol::address::PeerAddress;
+pub use crate::session::{CloseReason, PushDrop, Refusal};
+use crate::session::{Phase, Sending, Session, SessionId, SessionKey, SessionTable};
 use crate::sweep::{Progress, Sweeper};
-use crate::time::{Tick, Timestamp};
+use crate::time::Timestamp;
 
 /// What the engine has to do.
 #[derive(Debug)]
@@ -104,10 +128,20 @@ pub struct Shard<S, C> {
     deadlines: DeadlineCache,
     /// Sessions with a send of their own in flight since the last tick: the stalled among them.
     senders: Vec<SessionKey>,
+    beats: BeatMeter,
+    /// Where heartbeats are flattened.
+    calendar: Option<Box<Calendar>>,
+    /// Whom a limit counts each session for, by its index; empty where none does.
+    counted_for: Vec<PeerAddress>,
     expired: Vec<u32>,
-    stopping: bool,
-    /// All sessions below this index have been closed by `stop`.
-    stop_cursor: u32,
+    application: Application,
+    pushes: PushBook,
+    /// Those that have not come to the end of the table.
+    broadcasts: VecDeque<Broadcast>,
+    /// Once the server is stopping.
+    drain: Option<Drain>,
+    /// When bytes or the end of a send were last reported: a sweep may be of an earlier time.
+    latest: Timestamp,
 }
 
 impl<S: Sweeper, C> Shard<S, C> {
@@ -119,8 +153,12 @@ impl<S: Sweeper, C> Shard<S, C> {
         sweeper: S,
         capacity: usize,
     ) -> Shard<S, C> {
+        let calendar = policy.flatten.then(|| Box::new(Calendar::new(&policy)));
         Shard {
             number,
+            beats: BeatMeter::new(&policy),
+            calendar,
+            counted_for: Vec::new(),
             policy,
             admission,
             sessions: SessionTable::with_capacity(capacity),
@@ -131,8 +169,11 @@ impl<S: Sweeper, C> Shard<S, C> {
             deadlines: DeadlineCache::default(),
             senders: Vec::new(),
             expired: Vec::new(),
-            stopping: false,
-            stop_cursor: 0,
+            application: Application::default(),
+            pushes: PushBook::default(),
+            broadcasts: VecDeque::new(),
+            drain: None,
+            latest: Timestamp::ZERO,
         }
     }
 
@@ -146,25 +187,41 @@ impl<S: Sweeper, C> Shard<S, C> {
         protocol: Protocol,
         now: Timestamp,
     ) -> Result<SessionKey, Refusal> {
+        self.opened_from(connection, protocol, None, now)
+    }
+
+    /// The same, and from where it came. To be called where [`Shard::needs_addresses`].
+    ///
+    /// # Errors
+    /// Why it was refused; that is counted already.
+    pub fn opened_from(
+        &mut self,
+        connection: C,
+        protocol: Protocol,
+        from: Option<PeerAddress>,
+        now: Timestamp,
+    ) -> Result<SessionKey, Refusal> {
         self.counters.accepted += 1;
-        let refusal = if self.stopping {
-            Some(Refusal::Stopping)
-        } else if !self.admission.enter() {
-            Some(Refusal::MaxConnections)
-        } else {
-            None
+        let phase = match self.admit(from, now) {
+            Ok(phase) => phase,
+            Err(refusal) => {
+                self.counters.rejected[refusal as usize] += 1;
+                return Err(refusal);
+            }
         };
-        if let Some(refusal) = refusal {
-            self.counters.rejected[refusal as usize] += 1;
-            return Err(refusal);
-        }
         let idle_timeout_ms = millis(self.policy.idle_timeout);
-        let session = Session::new(connection, protocol, now, idle_timeout_ms);
+        let mut session = Session::new(connection, protocol, now, idle_timeout_ms);
+        session.phase = phase;
         let deadline = self.policy.deadline(&session);
         let key = self.sessions.insert(session);
-        self.counters.opened += 1;
+        self.counters.opened += u64::from(!is(Mutant::OpenedNotCounted));
         self.counters.open += 1;
+        let id = SessionId::new(self.number, key);
+        self.application.call(|handler, actions| handler.opened(id, actions));
         self.sweeper.insert(key.index, deadline);
+        if let (Phase::AwaitingHello, Some(from)) = (phase, from) {
+            self.note_counted_for(key, from);
+        }
         Ok(key)
     }
 
@@ -176,6 +233,7 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     /// Bytes came.
     pub fn received(&mut self, key: SessionKey, bytes: &[u8], now: Timestamp) {
+        self.latest = now;
         let Some(session) = self.sessions.get_mut(key) else {
             self.counters.stale_events += 1;
             return;
@@ -186,6 +244,13 @@ impl<S: Sweeper, C> Shard<S, C> {
         }
         session.note_activity(now);
         self.counters.bytes_received += bytes.len() as u64;
+        let bytes = match session.phase {
+            Phase::AwaitingProxy => match self.receive_header(key, bytes, now) {
+                Some(rest) => rest,
+                None => return,
+            },
+            _ => bytes,
+        };
         let Some((session, mut context)) = self.split(key, now) else { return };
         let outcome = match session.protocol {
             Protocol::Tcp => tcp::receive(session, bytes, &mut context).map_err(End::Close),
@@ -199,6 +264,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Err(End::Close(reason)) => self.close(key, reason),
             Err(End::Part(reason, farewell)) => self.say_goodbye(key, reason, farewell, now),
         }
+        self.act(now);
     }
 
     /// A session, and what it may reach of the shard.
@@ -210,6 +276,9 @@ impl<S: Sweeper, C> Shard<S, C> {
             buffers: &mut self.buffers,
             effects: &mut self.effects,
             senders: &mut self.senders,
+            calendar: self.calendar.as_deref_mut(),
+            pushes: &mut self.pushes,
+            application: &mut self.application,
             shard: self.number,
             key,
             now,
@@ -234,9 +303,6 @@ impl<S: Sweeper, C> Shard<S, C> {
                 };
                 self.close(key, reason);
             }
-            (_, ReceiveEnd::Failed) if mutant!(WrongReason) => {
-                self.close(key, CloseReason::PeerClosed);
-            }
             (_, ReceiveEnd::Failed) => self.close(key, CloseReason::PeerReset),
             (_, ReceiveEnd::Closed) if session.has_output() => {
                 self.part(key, CloseReason::PeerClosed, now);
@@ -251,6 +317,8 @@ impl<S: Sweeper, C> Shard<S, C> {
             Some(session) => {
                 debug_assert_eq!(session.phase, Phase::Closing, "only the closed are released");
                 self.admission.leave();
+                self.forget_counted_for(key);
+                self.pushes.released(key);
                 self.counters.released += 1;
             }
             None => self.counters.stale_events += 1,
@@ -261,14 +329,12 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Whether it got to the end; if not, call again in the next turn.
     pub fn advance(&mut self, now: Timestamp) -> Progress {
         self.mark_stalled(now);
+        self.beats.tick(self.policy.tick.current(now), &mut self.counters);
+        self.pushes.forget_old(now);
         let mut expired = std::mem::take(&mut self.expired);
-        let tick = match self.policy.tick.current(now) {
-            tick if mutant!(OneTickEarly) => Tick(tick.0 + 1),
-            tick if mutant!(OneTickLate) => Tick(tick.0.saturating_sub(1)),
-            tick => tick,
-        };
+        let tick = self.policy.tick.current(now);
         let progress = self.sweeper.advance(tick, EXPIRED_PER_TURN_MAX, &mut expired);
-        if mutant!(ExpiredForgotten) && expired.len() > 1 {
+        if is(Mutant::ExpiredForgotten) && expired.len() > 1 {
             expired.pop();
         }
         for index in expired.drain(..) {
@@ -279,6 +345,21 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.expired = expired;
         self.counters.sweeps_continued += u64::from(progress == Progress::More);
         progress
+    }
+
+    /// Goes on with what is spread over time, up to a turn's share. When to call it again, if there
+    /// is more to do: `now` means in the next turn.
+    pub fn work(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.act(now);
+        if self.broadcasts.is_empty() && self.drain.is_none() {
+            return None;
+        }
+        self.go_on_broadcasting(now);
+        if self.is_stopping() && !is(Mutant::StopLeavesSessions) {
+            self.stop(EXPIRED_PER_TURN_MAX, now);
+        }
+        let next = [self.next_broadcast_at(now), self.next_drain_at(now)];
+        next.into_iter().flatten().min()
     }
 
     /// What can be told of a session, if it is open.
@@ -358,7 +439,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Files the session's present deadline.
     fn refile(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.sessions.get(key) else { return };
-        if mutant!(RefileForgotten) {
+        if is(Mutant::RefileForgotten) {
             return;
         }
         let deadline = match session {
@@ -375,9 +456,11 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     /// Finds out who has been sending since before the last tick, and gives them a deadline.
     fn mark_stalled(&mut self, now: Timestamp) {
-        if self.senders.is_empty() || mutant!(StallTimeoutMissed) {
+        if self.senders.is_empty() {
             return;
         }
+        // After a pause of the process within a turn, a send may have begun long after `now`.
+        let begun = self.latest.max(now);
         let mut senders = std::mem::take(&mut self.senders);
         for key in senders.drain(..) {
             let Some(session) = self.sessions.get_mut(key) else { continue };
@@ -387,7 +470,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             }
             let stall_timeout = self.policy.stall_timeout;
             let outbox = session.outbox.get_or_insert_default();
-            outbox.stalled_until.get_or_insert(now + stall_timeout);
+            outbox.stalled_until.get_or_insert(begun + stall_timeout);
             self.refile(key, now);
         }
         self.senders = senders;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::context::Context;
 use super::ping::ping;
 use super::pongs::pongs;
-use super::{Activity, CloseReason, Counters, Effect, Shard};
+use super::{Activity, CloseReason, Counters, Effect, PushDrop, Shard};
 use crate::limits::{PENDING_PONGS_MAX, SMALL_BUFFER_POOL_MAX};
-use crate::mutants::mutant;
+use crate::mutants::{Mutant, is};
 use crate::outgoing::{Outgoing, SMALL_BUFFER_BYTES, SmallBuffer};
 use crate::protocol::Protocol;
 use crate::session::{Item, Phase, Sending, ServerPing, Session, SessionKey};
@@ -63,8 +63,8 @@ fn note_heartbeat<C>(
 ) -> Result<(), CloseReason> {
     session.pongs_unanswered += 1;
     context.counters.heartbeats_pending += 1;
-    let most = PENDING_PONGS_MAX - u8::from(mutant!(FloodBoundOffByOne));
-    if session.pongs_unanswered > most && !mutant!(FloodBoundMissed) {
+    let counted = session.pongs_unanswered + u8::from(is(Mutant::FloodOffByOne));
+    if counted > PENDING_PONGS_MAX && !is(Mutant::FloodBoundMissed) {
         return Err(CloseReason::PingFlood);
     }
     Ok(())
@@ -148,11 +148,13 @@ impl<S: Sweeper, C> Shard<S, C> {
         result: Result<usize, SendFailed>,
         now: Timestamp,
     ) {
+        self.latest = now;
         let Some(session) = self.sessions.get_mut(key) else {
             self.counters.stale_events += 1;
             return;
         };
         let sending = std::mem::replace(&mut session.sending, Sending::Nothing);
+        let push = outgoing.as_ref().and_then(Outgoing::push_id);
         let sent_bytes = result.unwrap_or(0);
         self.counters.bytes_sent += sent_bytes as u64;
         let rest = match sending {
@@ -162,7 +164,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             Sending::Ping { skip } => rest_of_ping(session.protocol, skip, sent_bytes),
             Sending::Item { .. } => outgoing.and_then(|mut outgoing| {
                 outgoing.advance(sent_bytes);
-                if outgoing.is_empty() || mutant!(ShortSendRestLost) {
+                if outgoing.is_empty() {
                     self.buffers.give_back(outgoing);
                     return None;
                 }
@@ -177,15 +179,28 @@ impl<S: Sweeper, C> Shard<S, C> {
                 Phase::Flushing if session.parting != CloseReason::PeerClosed => session.parting,
                 _ => CloseReason::PeerReset,
             };
+            self.settle_push(key, push, answered, now);
             self.close(key, reason);
             return;
         }
+        let rest = rest.filter(|_| !is(Mutant::RestLost));
         match rest {
             Some(rest) => self.resend(key, sending, rest, sent_bytes, now),
             None => {
                 settle(session, sending, true, &mut self.counters);
+                self.settle_push(key, push, true, now);
                 self.sent_whole(key, sending, now);
             }
+        }
+    }
+
+    /// Accounts for a push whose send has ended, if it was one.
+    fn settle_push(&mut self, key: SessionKey, push: Option<u64>, written: bool, now: Timestamp) {
+        let Some(id) = push else { return };
+        let Some((session, mut context)) = self.split(key, now) else { return };
+        match written {
+            true => context.push_written(id, session.protocol),
+            false => context.push_dropped(id, PushDrop::SessionClosed),
         }
     }
 
@@ -246,7 +261,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// for what was on its way to him.
     pub(super) fn flush(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.sending != Sending::Nothing && !mutant!(TwoSends) {
+        if session.sending != Sending::Nothing && !is(Mutant::TwoSends) {
             return;
         }
         let next = session.outbox.as_mut().and_then(|outbox| {
@@ -289,8 +304,14 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// completion.
     pub(super) fn drop_output(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let queued_bytes = session.outbox.take().map_or(0, |outbox| outbox.queued_bytes());
+        let outbox = session.outbox.take();
+        let queued_bytes = outbox.as_ref().map_or(0, |outbox| outbox.queued_bytes());
         self.counters.send_queue_bytes -= queued_bytes as u64;
+        for id in outbox.iter().flat_map(|outbox| outbox.push_ids()) {
+            self.pushes.dropped(id, key, PushDrop::SessionClosed);
+            self.counters.pushes_pending -= 1;
+            self.counters.pushes_dropped[PushDrop::SessionClosed as usize] += 1;
+        }
         session.pongs_pending = 0;
         session.server_ping = ServerPing::NotDue;
         let in_flight = pongs_of(session.sending);
@@ -341,8 +362,8 @@ fn settle<C>(session: &mut Session<C>, sending: Sending, answered: bool, counter
     counters.server_pings_sent += u64::from(answered && matches!(sending, Sending::Ping { .. }));
     match answered {
         true => {
-            counters.heartbeats_answered +=
-                u64::from(pongs) << u32::from(mutant!(PongCountedTwice));
+            let times = 1 + u64::from(is(Mutant::PongCountedTwice));
+            counters.heartbeats_answered += times * u64::from(pongs);
         }
         false => counters.heartbeats_dropped += u64::from(pongs),
     }

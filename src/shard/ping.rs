@@ -40,8 +40,9 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// server itself was held up, gets all of it: the server's pause is not the client's silence.
     fn ask(&mut self, key: SessionKey, ping_due: Timestamp, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        let interval = self.policy.interval_of(session);
         let idle_timeout = Duration::from_millis(u64::from(session.idle_timeout_ms));
-        let answer_time = idle_timeout.saturating_sub(self.policy.heartbeat_interval);
+        let answer_time = idle_timeout.saturating_sub(interval);
         let late = now.since(ping_due);
         if late > answer_time / 2 {
             session.last_activity = session.last_activity + late;

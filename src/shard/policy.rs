@@ -1,9 +1,11 @@
 //! What a shard has been told to do: limits and timeouts, the same for all its sessions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::auth::Auth;
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::protocol::address::Network;
 use crate::time::TickLength;
 
 /// What counts as a sign of life.
@@ -44,6 +46,18 @@ pub struct Policy {
     pub echo: bool,
     /// Whether heartbeats are logged.
     pub log_heartbeats: bool,
+    /// The shortest interval that a client may ask for.
+    pub heartbeat_min: Duration,
+    /// The longest interval that a client may ask for.
+    pub heartbeat_max: Duration,
+    /// The idle timeout of a client that has asked for an interval, in intervals.
+    pub timeout_factor: f64,
+    /// Whether clients are told other times for their heartbeats where too many come at once.
+    pub flatten: bool,
+    /// What lets a client in, if it takes more than to connect.
+    pub auth: Option<Arc<Auth>>,
+    /// Peers that say in a PROXY header for whom they speak.
+    pub proxies: Arc<[Network]>,
 }
 
 impl Default for Policy {
@@ -62,35 +76,12 @@ impl Default for Policy {
             frame_bytes_max: 64 * 1024,
             echo: false,
             log_heartbeats: false,
+            heartbeat_min: HEARTBEAT_MIN,
+            heartbeat_max: HEARTBEAT_MAX,
+            timeout_factor: 3.0,
+            flatten: false,
+            auth: None,
+            proxies: Arc::from([]),
         }
-    }
-}
-
-/// The number of sessions that all shards together may hold. Touched once when a connection comes
-/// and once when it has gone, never on a heartbeat's path.
-#[derive(Debug)]
-pub struct Admission {
-    limit: usize,
-    admitted: AtomicUsize,
-}
-
-impl Admission {
-    /// Admits up to `limit` at a time.
-    pub fn new(limit: usize) -> Arc<Admission> {
-        Arc::new(Admission { limit, admitted: AtomicUsize::new(0) })
-    }
-
-    /// Takes a place, if there is one.
-    pub fn enter(&self) -> bool {
-        if self.admitted.fetch_add(1, Ordering::Relaxed) < self.limit {
-            return true;
-        }
-        self.leave();
-        false
-    }
-
-    /// Gives a place back.
-    pub fn leave(&self) {
-        self.admitted.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -6,7 +6,9 @@
 use super::context::Context;
 use super::millis;
 use super::output::{BufferPool, queue_message, queue_pong, queue_static_pong};
-use crate::mutants::mutant;
+use super::terms::Terms;
+use crate::limits::TICKET_BYTES_MAX;
+use crate::mutants::{Mutant, is};
 use crate::outgoing::Outgoing;
 use crate::protocol::frame::{Frame, FrameError, Parsed, parse};
 use crate::session::{CloseReason, Partial, Phase, Session, Unfinished};
@@ -25,15 +27,14 @@ pub(super) fn receive<C>(
         rest = finish_partial(session, rest, context)?;
     }
     while !rest.is_empty() {
-        match parse(rest, context.policy.frame_bytes_max)? {
+        match parse(rest, frame_bytes_max(session, context))? {
             Parsed::Whole(frame, frame_bytes) => {
                 handle(session, &frame, context)?;
                 rest = &rest[frame_bytes..];
             }
             Parsed::Partial { .. } => {
                 let due = context.now + context.policy.frame_timeout;
-                let kept = if mutant!(PartialFrontDropped) { &rest[1..] } else { rest };
-                let unfinished = Unfinished::Bytes(kept.to_vec());
+                let unfinished = Unfinished::Bytes(rest.to_vec());
                 session.partial = Some(Box::new(Partial { unfinished, due }));
                 break;
             }
@@ -51,8 +52,11 @@ fn finish_partial<'b, C>(
     let Some(mut partial) = session.partial.take() else { return Ok(bytes) };
     let Unfinished::Bytes(front) = &mut partial.unfinished else { return Ok(bytes) };
     let mut rest = bytes;
+    if is(Mutant::FrontDropped) {
+        front.clear();
+    }
     loop {
-        match parse(front, context.policy.frame_bytes_max)? {
+        match parse(front, frame_bytes_max(session, context))? {
             Parsed::Whole(frame, _) => {
                 handle(session, &frame, context)?;
                 return Ok(rest);
@@ -71,6 +75,28 @@ fn finish_partial<'b, C>(
     }
 }
 
+/// The longest frame that is taken. Whoever has not been let in yet can only send a HELLO, and is
+/// not to have us keep more than that.
+fn frame_bytes_max<C>(session: &Session<C>, context: &Context<'_>) -> usize {
+    let max = context.policy.frame_bytes_max;
+    match session.phase {
+        Phase::AwaitingHello if context.policy.auth.is_some() => max.min(HELLO_BYTES_MAX),
+        _ => max,
+    }
+}
+
+/// The length of a HELLO with the longest ticket.
+const HELLO_BYTES_MAX: usize = 6 + TICKET_BYTES_MAX;
+
+/// Whether the first frame lets a client in, where it takes more than to connect.
+fn check_first(frame: &Frame<'_>, context: &Context<'_>) -> Result<(), CloseReason> {
+    let Some(auth) = &context.policy.auth else { return Ok(()) };
+    match frame {
+        Frame::Hello { token, .. } => auth.admit(token, context.now),
+        _ => Err(CloseReason::AuthMissing),
+    }
+}
+
 /// Does what one frame asks for.
 fn handle<C>(
     session: &mut Session<C>,
@@ -79,19 +105,24 @@ fn handle<C>(
 ) -> Result<(), CloseReason> {
     let first = session.phase == Phase::AwaitingHello;
     context.counters.frames_received += 1;
+    if first {
+        check_first(frame, context)?;
+    }
     session.phase = Phase::Live;
     match *frame {
         Frame::Ping(payload) => {
-            context.counters.heartbeats_received +=
-                u64::from(payload.is_empty() || !mutant!(HeartbeatNotCounted));
+            let counted = payload.is_empty() || !is(Mutant::HeartbeatNotCounted);
+            context.counters.heartbeats_received += u64::from(counted);
             if context.policy.log_heartbeats {
                 tracing::info!(session = %context.id(), bytes = payload.len(), "heartbeat");
             }
             if payload.is_empty() {
-                return queue_static_pong(session, context);
+                queue_static_pong(session, context)?;
+            } else {
+                let pong = encode(&Frame::Pong(payload), context.buffers);
+                queue_pong(session, pong, context)?;
             }
-            let pong = encode(&Frame::Pong(payload), context.buffers);
-            queue_pong(session, pong, context)
+            flatten(session, context)
         }
         Frame::Pong(_) => {
             context.counters.pongs_received += 1;
@@ -100,33 +131,55 @@ fn handle<C>(
         Frame::Hello { interval_ms, .. } if first => {
             context.counters.hellos_received += 1;
             tracing::debug!(session = %context.id(), interval_ms, "HELLO");
-            let welcome = Frame::Welcome {
-                session: context.id().0,
-                interval_ms: millis(context.policy.heartbeat_interval),
-                idle_timeout_ms: session.idle_timeout_ms,
-            };
-            queue_message(session, encode(&welcome, context.buffers), context)
+            let Terms { interval_ms, idle_timeout_ms } = context.policy.terms(interval_ms);
+            session.idle_timeout_ms = idle_timeout_ms;
+            session.said_hello = true;
+            let welcome = Frame::Welcome { session: context.id().0, interval_ms, idle_timeout_ms };
+            queue_message(session, encode(&welcome, context.buffers), context)?;
+            flatten(session, context)
         }
         Frame::Data(message) => {
             context.counters.data_received += 1;
             tracing::debug!(session = %context.id(), bytes = message.len(), "DATA");
+            context.hand_over(message);
             if !context.policy.echo {
                 return Ok(());
             }
             context.counters.data_echoed += 1;
             queue_message(session, encode(frame, context.buffers), context)
         }
-        Frame::PushAck { .. } => {
-            context.counters.push_acks_received += 1;
+        Frame::PushAck { id } => {
+            context.push_acknowledged(id, session.sending);
             Ok(())
         }
-        Frame::Hello { .. } | Frame::Welcome { .. } | Frame::Push { .. } | Frame::GoAway { .. } => {
-            Err(CloseReason::IllegalUnexpected)
-        }
+        Frame::Hello { .. }
+        | Frame::Welcome { .. }
+        | Frame::Push { .. }
+        | Frame::GoAway { .. }
+        | Frame::Adjust { .. } => Err(CloseReason::IllegalUnexpected),
     }
 }
 
-fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
+/// Tells a client another time for its next heartbeat, if too many are to come with it.
+fn flatten<C>(session: &mut Session<C>, context: &mut Context<'_>) -> Result<(), CloseReason> {
+    // Who does not read what was sent before would not read this.
+    if !session.said_hello || session.outbox.is_some() {
+        return Ok(());
+    }
+    let Some(calendar) = &mut context.calendar else { return Ok(()) };
+    let interval = context.policy.interval_of(session);
+    let Some(next_in) = calendar.plan(context.now, interval) else { return Ok(()) };
+    context.counters.adjusts_sent += 1;
+    let adjust = Frame::Adjust {
+        interval_ms: millis(interval),
+        idle_timeout_ms: session.idle_timeout_ms,
+        // Rounded down: rather earlier than later.
+        next_in_ms: next_in.as_millis() as u32,
+    };
+    queue_message(session, encode(&adjust, context.buffers), context)
+}
+
+pub(super) fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
     buffers.write(frame.encoded_bytes(), |bytes| {
         frame.encode(bytes);
     })
@@ -135,6 +188,7 @@ fn encode(frame: &Frame<'_>, buffers: &mut BufferPool) -> Outgoing {
 impl From<FrameError> for CloseReason {
     fn from(error: FrameError) -> CloseReason {
         match error {
+            FrameError::LengthZero if is(Mutant::WrongReason) => CloseReason::IllegalOversize,
             FrameError::LengthZero => CloseReason::IllegalLengthZero,
             FrameError::Oversize => CloseReason::IllegalOversize,
             FrameError::KindZero => CloseReason::IllegalKindZero,

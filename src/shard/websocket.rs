@@ -3,9 +3,10 @@
 use super::closing::End;
 use super::context::Context;
 use super::output::{BufferPool, queue_message, queue_pong, queue_static_pong};
+use super::terms::Terms;
 use crate::limits::{MESSAGE_PROGRESS_BYTES, PING_PAYLOAD_BYTES_MAX};
 use crate::outgoing::Outgoing;
-use crate::protocol::http_upgrade::{Upgrade, read_request};
+use crate::protocol::http_upgrade::{Upgrade, add_field, read_request, refusal};
 use crate::protocol::websocket::{
     Event, HEADER_BYTES_MAX, Opcode, Partial as Decoding, Reader, Role, Stop, TEXT_PING,
     WebSocketError, close_code, decode, encode_header,
@@ -48,9 +49,19 @@ fn upgrade<C>(
             session.partial = Some(Box::new(Partial { unfinished, due }));
             Ok(())
         }
-        Upgrade::Accepted { response, request_bytes } => {
+        Upgrade::Accepted { mut response, request_bytes, asked } => {
+            if let Some(auth) = &context.policy.auth
+                && let Err(reason) = auth.admit(asked.token, context.now)
+            {
+                let refusal = refusal(401, reason.name());
+                return Err(End::Part(reason, raw(&refusal, context.buffers)));
+            }
             context.counters.upgrades += 1;
             session.phase = Phase::Live;
+            let Terms { interval_ms, idle_timeout_ms } = context.policy.terms(asked.heartbeat_ms);
+            session.idle_timeout_ms = idle_timeout_ms;
+            add_field(&mut response, "Heartbeat-Interval-Ms", interval_ms);
+            add_field(&mut response, "Idle-Timeout-Ms", idle_timeout_ms);
             queue_message(session, raw(&response, context.buffers), context)?;
             read_messages(session, &request[request_bytes..], context)
         }
@@ -167,6 +178,7 @@ fn data<C>(
 ) -> Result<(), CloseReason> {
     context.counters.data_received += 1;
     tracing::debug!(session = %context.id(), bytes = message.len(), "message");
+    context.hand_over(message);
     if !context.policy.echo {
         return Ok(());
     }

@@ -16,7 +16,7 @@ use crate::time::Tick;
 /// The far deadlines, by session index.
 #[derive(Debug)]
 pub(super) struct Far {
-    /// With the same keys in every run: the order of its entries must not differ between runs.
+    /// Hashed without a random key, so that a run can be repeated.
     deadlines: HashMap<u32, Tick, BuildHasherDefault<DefaultHasher>>,
     horizon_ticks: u64,
     next_review: u64,

@@ -20,14 +20,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::{Progress, Sweeper};
 use crate::time::Tick;
 
-/// The standard hash function, with the same keys in every run: so that who expires in the same
-/// tick comes out in the same order when a simulation is replayed.
-type Map = HashMap<u32, Tick, BuildHasherDefault<DefaultHasher>>;
+/// Hashed without a random key, so that a run can be repeated.
+type Sessions = HashMap<u32, Tick, BuildHasherDefault<DefaultHasher>>;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct MapScan {
-    sessions: Mutex<Map>,
+    sessions: Mutex<Sessions>,
     entries_visited: u64,
 }
 
@@ -37,7 +36,7 @@ impl MapScan {
         MapScan { sessions: Mutex::default(), entries_visited: 0 }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Map> {
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

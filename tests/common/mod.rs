@@ -81,8 +81,13 @@ impl Server {
     }
 
     /// Stops the server by SIGTERM: it must exit with 0, all laws holding. Gives its counters.
-    pub fn stop(mut self) -> Value {
+    pub fn stop(self) -> Value {
         self.signal(libc::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for a server that was told to stop: as `stop`.
+    pub fn wait(mut self) -> Value {
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).expect("the final line");
         let last: Value = serde_json::from_str(&text).expect("the final line is JSON");
@@ -140,6 +145,28 @@ impl Client {
         let socket = socket2::Socket::from(self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("linger can be set");
     }
+}
+
+/// A request to the control plane: the status, and the body as JSON (null if it is none).
+pub fn admin(server: &Server, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+    let address = server.ready["admin"].as_str().expect("an admin address");
+    let mut stream = TcpStream::connect(address).expect("the control plane accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("can be set");
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("it reads");
+    // A body that is refused may not be read to its end.
+    let _ = stream.write_all(body);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let status = status.unwrap_or_else(|| panic!("a status line: {answer:?}"));
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
 }
 
 /// A counter by its path, 0 if it is absent.

@@ -1,6 +1,10 @@
 //! The sans-IO core in virtual time: bytes in, bytes out, and when sessions end.
 
+mod drain;
+mod handler;
 mod output;
+mod policy;
+mod push;
 mod server_ping;
 mod timeouts;
 mod websocket;

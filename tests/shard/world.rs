@@ -1,15 +1,18 @@
 //! A toy engine around one shard: it does at once what the shard wants, in virtual time.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use heartwheel::outgoing::Outgoing;
 use heartwheel::protocol::Protocol;
+use heartwheel::protocol::address::PeerAddress;
 use heartwheel::protocol::frame::Frame;
 use heartwheel::protocol::http_upgrade::request;
 use heartwheel::session::SessionKey;
 use heartwheel::shard::{
-    Admission, CloseReason, Counters, Effect, Policy, ReceiveEnd, Refusal, SendFailed, Shard,
+    Admission, CloseReason, Counters, Effect, Handler, Policy, PushAccount, PushMessage,
+    PushRefused, ReceiveEnd, Refusal, SendFailed, SessionView, Shard,
 };
 use heartwheel::sweep::{AnySweeper, Progress, Strategy};
 use heartwheel::time::{Tick, Timestamp};
@@ -39,6 +42,7 @@ pub struct World {
     /// Peers that read nothing.
     pub deaf: bool,
     counted: Vec<u64>,
+    taken_bytes: u64,
 }
 
 impl World {
@@ -47,9 +51,13 @@ impl World {
     }
 
     pub fn with_limit(policy: Policy, limit: usize) -> World {
+        World::with_admission(policy, Admission::new(limit))
+    }
+
+    pub fn with_admission(policy: Policy, admission: Arc<Admission>) -> World {
         let sweeper = AnySweeper::new(Strategy::DEFAULT, 1_000, Tick(0));
         World {
-            shard: Shard::new(3, policy, Admission::new(limit), sweeper, 1_000),
+            shard: Shard::new(3, policy, admission, sweeper, 1_000),
             now: Timestamp::from_nanos(1_234_567),
             sent: HashMap::new(),
             closed: HashMap::new(),
@@ -57,6 +65,7 @@ impl World {
             sizes: VecDeque::new(),
             deaf: false,
             counted: vec![0; CloseReason::COUNT],
+            taken_bytes: 0,
         }
     }
 
@@ -64,8 +73,17 @@ impl World {
         self.shard.opened((), Protocol::Tcp, self.now)
     }
 
+    pub fn connect_from(&mut self, from: Option<PeerAddress>) -> Result<SessionKey, Refusal> {
+        self.shard.opened_from((), Protocol::Tcp, from, self.now)
+    }
+
     pub fn connect(&mut self) -> SessionKey {
         self.try_connect().expect("there is room")
+    }
+
+    /// A session of this protocol that has sent nothing yet.
+    pub fn connect_mute(&mut self, protocol: Protocol) -> SessionKey {
+        self.shard.opened((), protocol, self.now).expect("there is room")
     }
 
     /// A live session of this protocol, and how many bytes its greeting took.
@@ -100,6 +118,56 @@ impl World {
         let (_, outgoing) = place.and_then(|at| self.in_flight.remove(at)).expect("in flight");
         self.shard.sent(key, Some(outgoing), Err(SendFailed), self.now);
         self.apply();
+    }
+
+    pub fn push(
+        &mut self,
+        key: SessionKey,
+        message: &PushMessage,
+    ) -> Result<PushAccount, PushRefused> {
+        let outcome = self.shard.push(key, message, self.now);
+        self.apply();
+        outcome
+    }
+
+    pub fn broadcast(&mut self, message: &PushMessage, spread: Duration) -> PushAccount {
+        self.try_broadcast(message, spread).expect("few are on their way")
+    }
+
+    pub fn try_broadcast(
+        &mut self,
+        message: &PushMessage,
+        spread: Duration,
+    ) -> Result<PushAccount, PushRefused> {
+        self.shard.broadcast(message.clone(), spread, self.now)
+    }
+
+    /// One turn's share of what is spread over time.
+    pub fn work(&mut self) -> Option<Timestamp> {
+        let next = self.shard.work(self.now);
+        self.apply();
+        next
+    }
+
+    pub fn drain(&mut self, spread: Duration) -> u64 {
+        self.shard.drain(spread, self.now)
+    }
+
+    pub fn set_handler(&mut self, handler: Box<dyn Handler>) {
+        self.shard.set_handler(handler);
+    }
+
+    pub fn letter(&mut self, letter: &[u8]) {
+        self.shard.deliver_letter(letter, self.now);
+        self.settle();
+    }
+
+    pub fn account(&self, id: u64) -> Option<PushAccount> {
+        self.shard.push_account(id)
+    }
+
+    pub fn queued_bytes(&self, key: SessionKey) -> u64 {
+        self.shard.view(key, self.now).map_or(0, |view| view.queued_bytes)
     }
 
     pub fn stop(&mut self, budget: usize) {
@@ -150,7 +218,7 @@ impl World {
         }
     }
 
-    fn complete_one(&mut self) {
+    pub fn complete_one(&mut self) {
         if self.deaf {
             return;
         }
@@ -196,6 +264,17 @@ impl World {
         self.sent.get(&key).map_or(&[], Vec::as_slice)
     }
 
+    /// What was sent since this was asked last.
+    pub fn take_sent_to(&mut self, key: SessionKey) -> Vec<u8> {
+        let sent = self.sent.remove(&key).unwrap_or_default();
+        self.taken_bytes += sent.len() as u64;
+        sent
+    }
+
+    pub fn view(&self, key: SessionKey) -> SessionView {
+        self.shard.view(key, self.now).expect("it is open")
+    }
+
     pub fn closed_for(&self, key: SessionKey) -> Option<CloseReason> {
         self.closed.get(&key).copied()
     }
@@ -211,6 +290,6 @@ impl World {
         assert_eq!(self.shard.counters().heartbeats_pending, self.shard.count_pending());
         assert_eq!(self.shard.counters().send_queue_bytes, self.shard.count_queued_bytes());
         let bytes: usize = self.sent.values().map(Vec::len).sum();
-        assert_eq!(self.shard.counters().bytes_sent, bytes as u64);
+        assert_eq!(self.shard.counters().bytes_sent, self.taken_bytes + bytes as u64);
     }
 }

@@ -24,7 +24,7 @@ fn status(request: &str) -> u16 {
 #[test]
 fn a_good_request_is_granted_and_what_follows_is_left() {
     let bytes = [GOOD.as_bytes(), &[0x81, 0x80]].concat();
-    let Upgrade::Accepted { response, request_bytes } = read_request(&bytes) else {
+    let Upgrade::Accepted { response, request_bytes, .. } = read_request(&bytes) else {
         panic!("refused")
     };
     assert_eq!(request_bytes, GOOD.len());

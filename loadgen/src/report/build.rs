@@ -5,16 +5,18 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Result;
+use heartwheel::time::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Connect, Connections, Environment, Expiry, GeneratorSection, Heartbeats, Lateness, Push,
-    Report, Requested, ServerSection, laws, verdict,
+    Connect, Connections, Environment, Expiry, GeneratorSection, Heartbeats, Lateness, Report,
+    Requested, ServerSection, events, laws, verdict,
 };
 use crate::cli::Cli;
 use crate::host::kernel::{self, KernelSample};
 use crate::limits;
 use crate::run::{Baseline, Steady};
+use crate::scenario::admin::Answer;
 use crate::server::{Final, Ready};
 use crate::stats::Stats;
 use crate::worker::Task;
@@ -37,6 +39,10 @@ pub struct Evidence<'a> {
     pub notes: Vec<String>,
     pub interrupted: bool,
     pub server_pid: Option<u32>,
+    /// What the server answered to each event.
+    pub answers: Vec<Answer>,
+    /// When the steady state began, if it did.
+    pub steady_at: Option<Timestamp>,
     /// Interval and idle timeout as the clients kept them, in milliseconds; 0 if not known.
     pub terms_ms: (u64, u64),
 }
@@ -66,7 +72,15 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
         broken.push(format!("the server ended during the run ({status})"));
     }
     let mut laws = laws::own(u64::from(cli.connections), stats);
-    laws.extend(last_words.map(|words| laws::shared(stats, words)).unwrap_or_default());
+    let gentle = task.scenario.is_gentle();
+    laws.extend(last_words.map(|words| laws::shared(stats, words, gentle)).unwrap_or_default());
+    let push = events::push(evidence);
+    let acknowledges = task.wire.acknowledges() && last_words.is_some() && gentle;
+    laws.extend(laws::pushes(&push, acknowledges));
+    for (event, answer) in task.scenario.events.iter().zip(&evidence.answers) {
+        let failed = answer.failure.iter();
+        broken.extend(failed.map(|why| format!("{} at {:?}: {why}", event.kind.name(), event.at)));
+    }
     let mut notes = evidence.warnings.clone();
     notes.extend(evidence.notes.iter().cloned());
 
@@ -85,7 +99,11 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
         heartbeats: heartbeats(evidence),
         rtt_us: stats.rtt.summary(),
         expiry: expiry(evidence),
-        push: Push { received: stats.pushes },
+        push,
+        events: events::events(evidence),
+        reconnect: events::reconnect(evidence),
+        slow: events::slow(evidence),
+        data: events::data(evidence),
         server: server(evidence, last_words),
         generator: generator(evidence),
         kernel: kernel(evidence),
@@ -145,6 +163,7 @@ fn connections(cli: &Cli, stats: &Stats) -> Connections {
     Connections {
         requested: u64::from(cli.connections),
         opened: stats.opened,
+        reopened: stats.scene.reopened,
         failed: stats.failed.clone(),
         open_at_end: stats.open_at_end,
         closed_by_server: stats.closed_by_server.clone(),
@@ -173,8 +192,12 @@ fn heartbeats(evidence: &Evidence<'_>) -> Heartbeats {
         due: stats.due,
         sent: stats.sent,
         acked: stats.acked,
-        missing: stats.sent.saturating_sub(stats.acked),
+        cut_off: stats.scene.cut_off,
+        unread: stats.scene.unread,
+        missing: stats.sent.saturating_sub(stats.acked + stats.scene.cut_off + stats.scene.unread),
         sent_late: stats.sent_late,
+        adjusted: stats.adjusts,
+        peak_to_mean: stats.peak_to_mean(),
         stray: stats.stray_pongs,
         rate_per_s: steady.map_or(0.0, |steady| per(steady.acked as f64, steady.length)),
         interval_ms: (terms_ms.0 > 0).then_some(terms_ms.0),

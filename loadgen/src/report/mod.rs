@@ -3,6 +3,7 @@
 //! Its JSON is an interface: names are added, never changed (`version` 1).
 
 mod build;
+mod events;
 mod laws;
 mod text;
 mod verdict;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::build::{Evidence, build};
+pub use self::events::{Data, EventSection, Push, Reconnect, Slow};
 pub use self::text::summary;
 use crate::host::kernel::KernelSection;
 use crate::latency::LatencySummary;
@@ -52,6 +54,11 @@ pub struct Report {
     pub rtt_us: LatencySummary,
     pub expiry: Expiry,
     pub push: Push,
+    /// What `--at` made happen, in the order of its times.
+    pub events: Vec<EventSection>,
+    pub reconnect: Reconnect,
+    pub slow: Slow,
+    pub data: Data,
     pub server: ServerSection,
     pub generator: GeneratorSection,
     pub kernel: KernelSection,
@@ -92,11 +99,14 @@ pub struct Requested {
     pub tick_ms: u64,
 }
 
-/// requested = opened + failed; opened = closed by the server + closed by us.
+/// requested = opened + failed; opened + reopened = closed by the server + closed by us.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Connections {
     pub requested: u64,
+    /// For the first time.
     pub opened: u64,
+    /// After their connection had been lost, or closed by plan.
+    pub reopened: u64,
     pub failed: Reasons,
     pub open_at_end: u64,
     pub closed_by_server: Reasons,
@@ -118,16 +128,24 @@ pub struct Connect {
     pub latency_us: LatencySummary,
 }
 
-/// due = sent; sent = acked + missing.
+/// due = sent; sent = acked + cut_off + unread + missing.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Heartbeats {
     pub due: u64,
     pub sent: u64,
     pub acked: u64,
-    /// Without an answer when the run ended.
+    /// Without an answer when their connection was closed by plan, or drained.
+    pub cut_off: u64,
+    /// Of clients that do not read.
+    pub unread: u64,
+    /// Without an answer for any other reason.
     pub missing: u64,
     /// Sent more than 10 ms after they were due.
     pub sent_late: u64,
+    /// Times that the server told a client another time for its next one.
+    pub adjusted: u64,
+    /// The most in a tenth of a second of the steady state, over the mean of all tenths.
+    pub peak_to_mean: Option<f64>,
     /// Answers to nothing.
     pub stray: u64,
     /// Answered in a second of the steady state.
@@ -136,7 +154,7 @@ pub struct Heartbeats {
     pub interval_ms: Option<u64>,
 }
 
-/// silenced = expired + early + dismissed + missed + undecided.
+/// silenced = expired + early + missed + undecided.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Expiry {
     pub silenced: u64,
@@ -169,12 +187,6 @@ pub struct Lateness {
     pub p50: Option<f64>,
     pub p99: Option<f64>,
     pub max: Option<f64>,
-}
-
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Push {
-    /// Messages that were pushed and acknowledged.
-    pub received: u64,
 }
 
 /// Measured in the steady state, from outside (`/proc`). `null` where the process is not known.

@@ -33,6 +33,7 @@ fn write_all(report: &Report, out: &mut String) -> std::fmt::Result {
     report.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))?;
     writeln!(out)?;
     write_load(report, out)?;
+    write_scenario(report, out)?;
     write_cost(report, out)?;
     let laws = report.laws.iter().filter(|law| law.holds).count();
     let slos = report.slo.iter().filter(|slo| slo.holds).count();
@@ -80,6 +81,59 @@ fn write_load(report: &Report, out: &mut String) -> std::fmt::Result {
     // While we close ours, the server may well expire those who no longer beat.
     for (reason, count) in closed.filter(|&(&reason, _)| reason != AFTER_THE_END) {
         writeln!(out, "               {} closed by the server: {reason}", grouped(*count))?;
+    }
+    Ok(())
+}
+
+fn write_scenario(report: &Report, out: &mut String) -> std::fmt::Result {
+    let (push, reconnect, slow) = (&report.push, &report.reconnect, &report.slow);
+    let ms = |ms: Option<u64>| ms.map_or("?".to_owned(), |ms| time(ms * 1_000));
+    for event in &report.events {
+        writeln!(
+            out,
+            "  {:<12} at {}: {} affected, {} recovered after {}; round trip p99.9 {} before, {} \
+             during",
+            event.kind,
+            time(event.at_ms * 1_000),
+            grouped(event.affected),
+            grouped(event.recovered),
+            ms(event.recovered_after_ms),
+            event.rtt_p999_before_us.map_or("?".to_owned(), time),
+            event.rtt_p999_during_us.map_or("?".to_owned(), time),
+        )?;
+    }
+    if push.broadcasts > 0 {
+        writeln!(
+            out,
+            "  push         {} expected, {} received, {} acknowledged, {} missing, {} twice; {}",
+            grouped(push.expected),
+            grouped(push.received),
+            grouped(push.acked),
+            grouped(push.missing),
+            grouped(push.duplicates),
+            latency(&push.latency_us),
+        )?;
+    }
+    if reconnect.lost > 0 {
+        writeln!(
+            out,
+            "  coming back  {} killed, {} churned, {} drained; {} of {} back, {} attempts failed",
+            grouped(reconnect.killed),
+            grouped(reconnect.churned),
+            grouped(reconnect.drained),
+            grouped(reconnect.reopened),
+            grouped(reconnect.lost),
+            grouped(reconnect.failed.values().sum()),
+        )?;
+    }
+    if slow.clients > 0 {
+        writeln!(
+            out,
+            "  not reading  {} clients, {} closed by the server, {} open at the end",
+            grouped(slow.clients),
+            grouped(slow.closed_by_server),
+            grouped(slow.open_at_end),
+        )?;
     }
     Ok(())
 }

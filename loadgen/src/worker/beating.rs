@@ -18,6 +18,10 @@ impl Worker {
     }
 
     fn beat(&mut self, index: u32, now: Timestamp) {
+        if self.clients[index as usize].state == State::Waiting {
+            // Not a beat, but the time to come back.
+            return self.again.push_back(index);
+        }
         let open = self.clients[index as usize].state == State::Open;
         if !open || now >= self.phases.quiet_at || self.is_silent(index, now) {
             return;
@@ -29,6 +33,7 @@ impl Worker {
         self.stats.sent_late += u64::from(late > limits::SENT_LATE);
         if due >= self.phases.steady_at {
             self.stats.send_lateness.record(late);
+            self.stats.note_beat(now.since(self.phases.steady_at));
         }
 
         let client = &mut self.clients[index as usize];
@@ -36,6 +41,7 @@ impl Worker {
             client.ping_due = due;
         }
         client.unanswered = client.unanswered.saturating_add(1);
+        self.stats.scene.unread += u64::from(client.deaf);
         client.beats += 1;
         let (beats, interval) = (client.beats, client.interval());
         let heartbeat = self.task.wire.heartbeat(self.planned(index), beats);
@@ -60,8 +66,11 @@ impl Worker {
         self.stats.acked += 1;
         client.unanswered -= 1;
         if client.ping_due >= self.phases.steady_at {
-            self.stats.rtt.record(now.since(client.ping_due));
+            let rtt = now.since(client.ping_due);
+            self.stats.rtt.record(rtt);
+            self.note_window(rtt);
         }
+        let client = &mut self.clients[index as usize];
         if client.unanswered > 0 {
             // The next one was due a gap after this one, as nothing was received in between.
             let beaten = client.beats - u32::from(client.unanswered);
@@ -70,11 +79,15 @@ impl Worker {
         }
     }
 
-    /// Something was received: the next heartbeat is due an interval later.
+    /// Something was sent or received: the next heartbeat is due an interval later, unless the
+    /// server, which hears only what is sent, would have given the client up by then.
     pub(super) fn postpone_beat(&mut self, index: u32, now: Timestamp) {
         let client = &self.clients[index as usize];
         let gap = self.task.plan.gap(self.planned(index), client.beats, client.interval());
-        self.schedule.postpone(index, now + gap);
+        let latest = client.idle_timeout().map(|timeout| client.last_sent + timeout);
+        if latest.is_none_or(|latest| now + gap + gap / 4 < latest) {
+            self.schedule.postpone(index, now + gap);
+        }
     }
 
     /// Sends, or queues behind the send in flight.

@@ -47,16 +47,46 @@ pub struct Client {
     pub attempts: u8,
     /// A connect is in flight.
     pub connecting: bool,
-    /// A receive is armed.
+    /// A receive is armed, or the wait for the end of a connection that is not read.
     pub receiving: bool,
     /// A send is in flight.
     pub sending: bool,
     /// The close of its slot is in flight.
     pub closing: bool,
-    /// It is to be tried again once its slot is empty.
-    pub again: bool,
+    /// What is to happen once its slot is empty.
+    pub again: Again,
     /// The server has said good-bye.
     pub dismissed: bool,
+    /// It does not read: what is armed waits for the end of the connection only.
+    pub deaf: bool,
+    /// Attempts to come back that failed since it was open.
+    pub failures: u8,
+    /// What its present or last connection is, or how it was lost: see [`cause`].
+    pub cause: u8,
+}
+
+/// What is to happen once a slot is empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Again {
+    /// Nothing: the client has come to its end.
+    #[default]
+    Never,
+    /// It is tried again.
+    AtOnce,
+    /// It is tried again after a random wait.
+    Later,
+}
+
+/// Why a client connects; smaller numbers are those of the event that it lost its connection by.
+pub mod cause {
+    /// By plan, for the first time.
+    pub const FIRST: u8 = u8::MAX;
+    /// It was churned.
+    pub const CHURN: u8 = u8::MAX - 1;
+    /// The server closed it.
+    pub const LOSS: u8 = u8::MAX - 2;
+    /// It has come back.
+    pub const BACK: u8 = u8::MAX - 3;
 }
 
 const _: () = assert!(size_of::<Client>() <= 48, "a client must stay small: there are millions");
@@ -79,8 +109,11 @@ impl Client {
             receiving: false,
             sending: false,
             closing: false,
-            again: false,
+            again: Again::Never,
             dismissed: false,
+            deaf: false,
+            failures: 0,
+            cause: cause::FIRST,
         }
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use heartwheel::limits::GENERATIONS;
 use heartwheel::ring::Op;
 use heartwheel::time::Timestamp;
+use rustix::io::Errno;
 
+use super::client::{Again, cause};
 use super::{State, Worker};
 use crate::limits;
 
@@ -24,6 +26,7 @@ impl Worker {
         }
         for (op, in_flight) in [
             (Op::Receive, client.receiving),
+            (Op::Poll, client.receiving && client.deaf),
             (Op::Send, client.sending),
             (Op::Connect, client.connecting),
         ] {
@@ -40,24 +43,38 @@ impl Worker {
         let client = &mut self.clients[index as usize];
         if client.state == State::Closing && !client.is_busy() {
             client.closing = true;
-            self.group.close(index, client.generation);
+            let generation = client.generation;
+            match self.is_killed(index) {
+                true => self.group.reset(index, generation),
+                false => self.group.close(index, generation),
+            }
         }
     }
 
     /// A slot is empty. It may not have held a socket (a connect that failed early): so be it.
-    pub(super) fn closed(&mut self, index: u32) {
+    pub(super) fn closed(&mut self, index: u32, result: i32, now: Timestamp) {
         let client = &mut self.clients[index as usize];
+        if result == -Errno::CANCELED.raw_os_error() {
+            // The reset could not be prepared: without one, then.
+            return self.group.close(index, client.generation);
+        }
         client.closing = false;
         client.generation = (client.generation + 1) % GENERATIONS;
         client.state = State::Gone;
-        if std::mem::take(&mut client.again) {
-            client.state = State::Waiting;
-            self.again.push(index);
-        }
         self.alive -= 1;
         self.closes_in_flight -= 1;
         self.partials.remove(&index);
         self.outboxes.remove(&index);
+        let client = &mut self.clients[index as usize];
+        let again = std::mem::take(&mut client.again);
+        if again != Again::Never {
+            client.state = State::Waiting;
+        }
+        match again {
+            Again::Never => {}
+            Again::AtOnce => self.again.push_back(index),
+            Again::Later => self.wait_to_come_back(index, now),
+        }
     }
 
     /// Closes the next few connections at the end of the run; whether all is done.
@@ -66,7 +83,7 @@ impl Worker {
             self.give_up_opening();
             self.take_stock(now);
         }
-        let most = (limits::CLOSES_IN_FLIGHT_MAX / self.task.workers as u32).max(1);
+        let most = self.closes_max();
         while self.close_next < self.clients.len() as u32 && self.closes_in_flight < most {
             let index = self.close_next;
             self.close_next += 1;
@@ -85,14 +102,25 @@ impl Worker {
         (all && self.alive == 0) || now > self.phases.close_at + patience
     }
 
-    /// Counts who is still open, and whom the server forgot to expire.
+    /// Closes that may be in flight here.
+    pub(super) fn closes_max(&self) -> u32 {
+        (limits::CLOSES_IN_FLIGHT_MAX / self.task.workers as u32).max(1)
+    }
+
+    /// Counts who is still open, who has not come back, and whom the server forgot to expire.
     fn take_stock(&mut self, now: Timestamp) {
         for index in 0..self.clients.len() as u32 {
-            let client = &self.clients[index as usize];
+            let client = self.clients[index as usize].clone();
+            let returning = client.cause != cause::FIRST && client.cause != cause::BACK;
+            if returning && client.state != State::Gone {
+                self.stats.scene.away += 1;
+            }
             if client.state != State::Open {
                 continue;
             }
             self.stats.open_at_end += 1;
+            self.stats.scene.slow_open += u64::from(client.deaf);
+            self.miss_pushes(index, "not received");
             if !self.is_silent(index, now) {
                 continue;
             }

@@ -143,6 +143,12 @@ impl Group {
         ring.receive_multishot(slot, Tag::new(Op::Receive, generation, client));
     }
 
+    /// Waits for the end of a connection without reading it.
+    pub fn await_end(&mut self, client: u32, generation: u32) {
+        let (ring, slot) = self.place(client);
+        ring.poll_end(slot, Tag::new(Op::Poll, generation, client));
+    }
+
     /// Arms a receive that found no buffer, as soon as there are some again.
     pub fn receive_later(&mut self, client: u32, generation: u32) {
         let ring = (client / self.slots) as usize;
@@ -173,6 +179,13 @@ impl Group {
     pub fn close(&mut self, client: u32, generation: u32) {
         let (ring, slot) = self.place(client);
         ring.close(slot, Tag::new(Op::Close, generation, client));
+    }
+
+    /// Starts to close a slot on which nothing is in flight, with a reset: no port lingers in
+    /// TIME_WAIT.
+    pub fn reset(&mut self, client: u32, generation: u32) {
+        let (ring, slot) = self.place(client);
+        ring.reset(slot, Tag::new(Op::Close, generation, client));
     }
 
     fn place(&mut self, client: u32) -> (&mut Ring, u32) {

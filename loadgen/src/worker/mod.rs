@@ -8,6 +8,7 @@
 //! completion, close), and a completion of a former life of a slot is recognised by its
 //! generation. No allocation per heartbeat; the clock is read once per ring visit.
 
+mod acting;
 mod beating;
 mod client;
 mod closing;
@@ -26,11 +27,13 @@ use heartwheel::outgoing::Outgoing;
 use heartwheel::ring::{Completion, Op, Wait};
 use heartwheel::time::{Clock, Timestamp};
 
+use self::acting::Progress;
 use self::client::{Client, State};
 use self::group::Group;
 use crate::addresses::{SourceShare, Sources};
 use crate::limits;
 use crate::plan::Plan;
+use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::stats::{Published, Stats};
 use crate::wire::{Incoming, Wire};
@@ -46,16 +49,19 @@ pub struct Orders {
     pub close_at: AtomicU64,
     /// Whoever has not been tried is not tried any more.
     pub give_up: AtomicBool,
+    /// When the server was asked for each event of the scenario.
+    pub acted_at: Box<[AtomicU64]>,
 }
 
 impl Orders {
-    /// Nothing is ordered yet.
-    pub const fn new() -> Orders {
+    /// Nothing is ordered yet; there are so many events.
+    pub fn new(events: usize) -> Orders {
         Orders {
             steady_at: AtomicU64::new(u64::MAX),
             quiet_at: AtomicU64::new(u64::MAX),
             close_at: AtomicU64::new(u64::MAX),
             give_up: AtomicBool::new(false),
+            acted_at: (0..events).map(|_| AtomicU64::new(u64::MAX)).collect(),
         }
     }
 }
@@ -65,6 +71,8 @@ impl Orders {
 pub struct Task {
     /// When each client acts.
     pub plan: Plan,
+    /// What happens beside the heartbeats.
+    pub scenario: Scenario,
     /// Where to.
     pub target: SocketAddr,
     /// Where from.
@@ -121,8 +129,11 @@ pub struct Worker {
     held_up_at: Option<Timestamp>,
     /// The next client that has not been tried yet.
     next: u32,
-    /// Clients to be tried again, from another address.
-    again: Vec<u32>,
+    /// Whoever has not been tried when that was over has failed.
+    gave_up: bool,
+    /// Clients to be tried again: from another address, or because they come back.
+    again: VecDeque<u32>,
+    progress: Progress,
     /// Attempts in the order of their deadlines, the finished ones among them included.
     attempts: VecDeque<Attempt>,
     opening: u32,
@@ -163,9 +174,11 @@ impl Worker {
             sources: task.sources.share(number, task.workers),
             phases: Phases { steady_at: never, quiet_at: never, close_at: never },
             held_up_at: None,
-            stats: Stats::new(),
+            stats: Stats::new(&task.scenario.events),
             next: 0,
-            again: Vec::new(),
+            gave_up: false,
+            again: VecDeque::new(),
+            progress: Progress::default(),
             attempts: VecDeque::new(),
             opening: 0,
             alive: 0,
@@ -193,6 +206,7 @@ impl Worker {
             self.read_orders();
             self.open_whom_the_plan_wants(now);
             self.beat_for_whom_it_is_time(now);
+            self.act(now);
             if now >= self.phases.close_at && self.close_some(now) {
                 break;
             }
@@ -266,8 +280,10 @@ impl Worker {
             Op::Connect | Op::ConnectSetup => self.connected(tag.index, completion.result, now),
             Op::Receive => self.received(ring, completion, now),
             Op::Send => self.sent(tag.index, completion.result, completion.outgoing),
-            Op::Close => self.closed(tag.index),
-            Op::Cancel | Op::Wake | Op::Accept | Op::SendOwned | Op::Poll | Op::ReceiveOnce => {}
+            Op::Close => self.closed(tag.index, completion.result, now),
+            Op::Poll => self.end_came(tag.index, now),
+            Op::Cancel | Op::Wake | Op::PeerName | Op::Accept | Op::SendOwned | Op::ReceiveOnce => {
+            }
         }
     }
 
@@ -282,6 +298,7 @@ impl Worker {
             return Wait::No;
         }
         let turn = self.schedule.next_turn(now, limits::SLEEP_MAX).min(self.next_opening(now));
+        let turn = turn.min(self.next_act(now));
         let gather = self.gather();
         let max =
             turn.since(now).max(if gather > limits::GATHER { gather } else { Duration::ZERO });
@@ -313,7 +330,9 @@ impl Worker {
         let write = |value: &AtomicU64, count: u64| value.store(count, Ordering::Relaxed);
         write(&published.opened, stats.opened);
         write(&published.failed, stats.failed_total());
-        write(&published.closed_by_server, stats.closed_by_server_total());
+        let closed = stats.closed_by_server_total() + stats.closed_by_us;
+        write(&published.gone, closed - stats.scene.reopened);
+        write(&published.written_off, stats.scene.cut_off + stats.scene.unread);
         write(&published.expired, stats.expired);
         write(&published.false_expiries, stats.early + stats.healthy_closed);
         write(&published.sent, stats.sent);

@@ -3,9 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use heartwheel::ring::Op;
 use heartwheel::time::Timestamp;
 use rustix::io::Errno;
 
+use super::client::{Again, cause};
 use super::{Attempt, State, Worker};
 use crate::limits;
 
@@ -14,7 +16,9 @@ impl Worker {
     pub(super) fn open_whom_the_plan_wants(&mut self, now: Timestamp) {
         self.end_attempts_that_take_too_long(now);
         while self.opening < self.opening_max() {
-            if let Some(client) = self.again.pop() {
+            // Nobody comes back once everything is closed.
+            let may = now < self.phases.close_at;
+            if let Some(client) = self.again.pop_front().filter(|_| may) {
                 self.connect(client, now);
             } else if self.next_planned().is_some_and(|time| time <= now) {
                 self.connect(self.next, now);
@@ -31,16 +35,23 @@ impl Worker {
         let room = self.opening < self.opening_max();
         // All whose time has come have been started: those of the next millisecond go together.
         let planned = self.next_planned().filter(|_| room).map(|at| at.max(now + limits::GATHER));
-        let again = (room && !self.again.is_empty()).then_some(now);
+        let may = room && now < self.phases.close_at;
+        let again = (may && !self.again.is_empty()).then_some(now);
         let far = now + limits::SLEEP_MAX;
         [overdue, planned, again].into_iter().flatten().fold(far, Timestamp::min)
     }
 
     /// Whoever has not been tried by now has failed.
     pub(super) fn give_up_opening(&mut self) {
-        let left = self.clients.len() as u32 - self.next + self.again.len() as u32;
+        if std::mem::replace(&mut self.gave_up, true) {
+            return;
+        }
+        let waiting = self.again.len();
+        let clients = &self.clients;
+        self.again.retain(|&index| clients[index as usize].cause != cause::FIRST);
+        let given_up = (waiting - self.again.len()) as u32;
+        let left = self.clients.len() as u32 - self.next + given_up;
         self.next = self.clients.len() as u32;
-        self.again.clear();
         if left > 0 {
             *self.stats.failed.entry("not tried: the time for connecting was over").or_default() +=
                 u64::from(left);
@@ -103,7 +114,7 @@ impl Worker {
         let client = &mut self.clients[index as usize];
         let taken = matches!(errno, Errno::ADDRINUSE | Errno::ADDRNOTAVAIL);
         if taken && client.attempts < limits::SOURCES_PER_CLIENT_MAX {
-            client.again = true;
+            client.again = Again::AtOnce;
             self.stats.sources_skipped += 1;
             self.sources.was_taken();
             self.opening -= 1;
@@ -116,6 +127,9 @@ impl Worker {
     /// A client has what it needs to keep its heartbeats. `told`: interval and idle timeout in
     /// milliseconds.
     pub(super) fn opened(&mut self, index: u32, told: Option<(u32, u32)>, now: Timestamp) {
+        if self.stock_taken {
+            return self.fail(index, "the run had ended");
+        }
         let millis = |duration: Duration| duration.as_millis().min(u128::from(u32::MAX)) as u32;
         let task = &self.task;
         let client = &mut self.clients[index as usize];
@@ -123,25 +137,52 @@ impl Worker {
         client.interval_ms = task.interval.map_or(told_interval, millis).max(1);
         client.idle_timeout_ms = task.idle_timeout.map_or(told_timeout, millis);
         client.state = State::Open;
-        self.stats.opened += 1;
-        self.stats.last_opened = now;
-        self.stats.connect.record(now.since(client.ping_due));
+        client.attempts = 0;
+        let (interval, connected_at) = (client.interval(), client.ping_due);
+        let published = &self.published;
+        published.idle_timeout_ms.fetch_max(u64::from(client.idle_timeout_ms), Ordering::Relaxed);
+        published.interval_ms.store(u64::from(client.interval_ms), Ordering::Relaxed);
         self.opening -= 1;
-
-        let interval = client.interval();
-        self.published
-            .idle_timeout_ms
-            .fetch_max(u64::from(client.idle_timeout_ms), Ordering::Relaxed);
-        self.published.interval_ms.store(u64::from(client.interval_ms), Ordering::Relaxed);
+        if client.cause == cause::FIRST {
+            self.stats.opened += 1;
+            self.stats.last_opened = now;
+            self.stats.connect.record(now.since(connected_at));
+        } else {
+            self.is_back(index, now);
+        }
+        self.stop_reading_if_slow(index);
         let phase = self.task.plan.first_beat_after(self.planned(index), interval);
         self.schedule.file(index, now + phase);
     }
 
     /// A client that is not open yet never will be.
     pub(super) fn fail(&mut self, index: u32, reason: &'static str) {
-        *self.stats.failed.entry(reason).or_default() += 1;
+        let client = &mut self.clients[index as usize];
+        let failed = match client.cause {
+            cause::FIRST => &mut self.stats.failed,
+            _ => {
+                client.again = Again::Later;
+                client.attempts = 0;
+                client.failures = client.failures.saturating_add(1);
+                &mut self.stats.scene.reopening_failed
+            }
+        };
+        *failed.entry(reason).or_default() += 1;
         self.opening -= 1;
         self.begin_close(index);
+    }
+
+    /// A slow client has been opened, and does not read from now on.
+    fn stop_reading_if_slow(&mut self, index: u32) {
+        let client = &mut self.clients[index as usize];
+        // It starts afresh, whatever its last connection had left behind.
+        (client.unanswered, client.dismissed, client.deaf) = (0, false, false);
+        let generation = client.generation;
+        if self.task.scenario.is_slow(self.planned(index)) {
+            self.clients[index as usize].deaf = true;
+            self.stats.scene.slow += 1;
+            self.group.cancel(index, generation, Op::Receive);
+        }
     }
 
     fn end_attempts_that_take_too_long(&mut self, now: Timestamp) {

@@ -1,9 +1,12 @@
 //! What arrives: bytes, the end of a connection, and receives that have to be armed again.
 
-use heartwheel::ring::{Buffer, Completion};
+use std::time::Duration;
+
+use heartwheel::ring::{Buffer, Completion, Op};
 use heartwheel::time::Timestamp;
 use rustix::io::Errno;
 
+use super::client::{Again, cause};
 use super::opening::reason;
 use super::{State, Worker};
 use crate::limits;
@@ -17,6 +20,9 @@ impl Worker {
         let index = completion.tag.index;
         if !completion.more {
             self.clients[index as usize].receiving = false;
+        }
+        if self.clients[index as usize].deaf {
+            return self.leave_unread(ring, completion);
         }
         let outcome = match completion.buffer {
             Some(buffer) => self.read(ring, index, buffer),
@@ -68,6 +74,7 @@ impl Worker {
         let mut incoming = std::mem::take(&mut self.incoming);
         // WELCOME is no traffic of an open client: its first heartbeat keeps its random phase.
         let heard = !incoming.is_empty() && self.clients[index as usize].state == State::Open;
+        let mut next_beat = None;
         for message in incoming.drain(..) {
             match message {
                 Incoming::Pong => self.ponged(index, now),
@@ -76,27 +83,55 @@ impl Worker {
                         self.opened(index, Some((interval_ms, idle_timeout_ms)), now);
                     }
                 }
+                Incoming::Adjust { interval_ms, idle_timeout_ms, next_in_ms } => {
+                    self.adjust(index, interval_ms, idle_timeout_ms);
+                    next_beat = Some(now + Duration::from_millis(u64::from(next_in_ms)));
+                }
                 // The silent are as good as dead: they acknowledge nothing.
-                Incoming::Reply(_) | Incoming::Push(_) if self.is_silent(index, now) => {}
+                Incoming::Reply(_) | Incoming::Push { .. } if self.is_silent(index, now) => {}
                 Incoming::Reply(outgoing) => self.send(index, outgoing, now),
-                Incoming::Push(receipt) => {
-                    self.stats.pushes += 1;
-                    self.send(index, receipt, now);
+                Incoming::Push { event, receipt } => {
+                    self.pushed(index, event, now);
+                    if let Some(receipt) = receipt {
+                        self.acknowledged(event);
+                        self.send(index, receipt, now);
+                    }
                 }
                 Incoming::Upgraded => {
                     if self.clients[index as usize].state == State::Greeting {
                         self.opened(index, None, now);
                     }
                 }
-                Incoming::Data => {}
+                Incoming::Data => self.stats.scene.data_received += 1,
                 Incoming::Closed(_) if self.clients[index as usize].state == State::Closing => {}
                 Incoming::Closed(code) => self.closed_by_server(index, close_name(code), now),
-                Incoming::GoAway => self.clients[index as usize].dismissed = true,
+                Incoming::GoAway { .. } if self.clients[index as usize].state != State::Open => {}
+                Incoming::GoAway { retry_after_ms, closed } => {
+                    self.told_to_go(index, retry_after_ms, now);
+                    if let Some(code) = closed {
+                        self.closed_by_server(index, close_name(code), now);
+                    }
+                }
             }
         }
         self.incoming = incoming;
         if heard && self.clients[index as usize].state == State::Open {
-            self.postpone_beat(index, now);
+            match next_beat {
+                Some(due) => self.schedule.file(index, due),
+                None => self.postpone_beat(index, now),
+            }
+        }
+    }
+
+    /// The server has changed the terms: those hold that were not given on the command line.
+    fn adjust(&mut self, index: u32, interval_ms: u32, idle_timeout_ms: u32) {
+        self.stats.adjusts += 1;
+        let client = &mut self.clients[index as usize];
+        if self.task.interval.is_none() {
+            client.interval_ms = interval_ms.max(1);
+        }
+        if self.task.idle_timeout.is_none() {
+            client.idle_timeout_ms = idle_timeout_ms;
         }
     }
 
@@ -106,9 +141,40 @@ impl Worker {
         match self.clients[index as usize].state {
             State::Open => {
                 self.stats.closed_by_us += 1;
+                self.miss_pushes(index, "broke the protocol");
                 self.begin_close(index);
             }
             _ => self.fail(index, "the server broke the protocol"),
+        }
+    }
+
+    /// A client that does not read: what came before the kernel knew of that is thrown away.
+    fn leave_unread(&mut self, ring: usize, completion: Completion) {
+        let index = completion.tag.index;
+        if let Some(buffer) = completion.buffer {
+            self.group.release(ring, buffer);
+        }
+        let client = &mut self.clients[index as usize];
+        if completion.more {
+            // It had waited for a buffer when it was to end.
+            let generation = client.generation;
+            return self.group.cancel(index, generation, Op::Receive);
+        }
+        if client.state == State::Closing {
+            return self.close_when_idle(index);
+        }
+        client.receiving = true;
+        let generation = client.generation;
+        self.group.await_end(index, generation);
+    }
+
+    /// The connection of a client that does not read has ended.
+    pub(super) fn end_came(&mut self, index: u32, now: Timestamp) {
+        let client = &mut self.clients[index as usize];
+        client.receiving = false;
+        match client.state {
+            State::Closing => self.close_when_idle(index),
+            _ => self.closed_by_server(index, "end of one that did not read", now),
         }
     }
 
@@ -146,10 +212,28 @@ impl Worker {
         self.held_up_at.is_some_and(|at| now.since(at) <= interval)
     }
 
+    /// A client has gone that was told to, in a drain that was asked for.
+    fn drained(&mut self, index: u32, silent: bool) {
+        if !self.stock_taken {
+            self.stats.scene.drained += 1;
+            self.stats.scene.drained_silent += u64::from(silent);
+        }
+        self.stats.scene.cut_off += u64::from(self.clients[index as usize].unanswered);
+    }
+
     /// The server has closed a connection: was it right?
     fn closed_by_server(&mut self, index: u32, how: &'static str, now: Timestamp) {
         if self.clients[index as usize].state != State::Open {
             return self.fail(index, "closed by the server before WELCOME");
+        }
+        let how = if self.stock_taken { AFTER_THE_END } else { how };
+        *self.stats.closed_by_server.entry(how).or_default() += 1;
+        self.miss_pushes(index, "closed by the server");
+        if self.clients[index as usize].deaf {
+            if !self.stock_taken {
+                self.stats.scene.slow_closed += 1;
+            }
+            return self.begin_close(index);
         }
         let silent = self.is_silent(index, now);
         let duty = match silent {
@@ -167,9 +251,12 @@ impl Worker {
             held_up: self.was_held_up(index, now),
             idle_timeout: client.idle_timeout(),
         });
-        self.stats.silenced += u64::from(silent);
-        let how = if self.stock_taken { AFTER_THE_END } else { how };
-        *self.stats.closed_by_server.entry(how).or_default() += 1;
+        let drain = self.drain().filter(|_| verdict == Verdict::Dismissed);
+        self.stats.silenced += u64::from(silent && drain.is_none());
+        if self.is_to_come_back(index, now) {
+            let cause = drain.map_or(cause::LOSS, |event| event as u8);
+            self.comes_back(index, cause, Again::Later);
+        }
         match verdict {
             Verdict::Expired { late_at_most } => {
                 self.stats.expired += 1;
@@ -183,6 +270,7 @@ impl Worker {
                 self.stats.expired_after_end += u64::from(!self.stock_taken);
             }
             Verdict::OurDelay => self.stats.our_delay += 1,
+            Verdict::Dismissed if drain.is_some() => self.drained(index, silent),
             Verdict::Dismissed => self.stats.dismissed += 1,
         }
         self.begin_close(index);

@@ -183,7 +183,7 @@ impl World {
     }
 
     pub(super) fn is_cut_off(&self, id: usize) -> bool {
-        id % 2 == 0
+        id.is_multiple_of(2)
     }
 
     fn finish(&mut self, id: usize, event: Event) {

@@ -1,5 +1,5 @@
-//! What the simulated kernel does with each operation, and what it asks of whoever queues one:
-//! these are the engine's duties, from `docs/decisions/0002-closing-by-cancel.md` and `io_uring(7)`.
+//! What the simulated kernel does with each operation, and what it asks of whoever queues one: the
+//! engine's duties, from `docs/decisions/0002-closing-by-cancel.md` and `io_uring(7)`.
 
 use std::time::Duration;
 
@@ -377,7 +377,10 @@ impl World {
         let place = std::mem::take(&mut state.slots[slot as usize]);
         state.last_freed = Some(slot);
         state.ready.retain(|source| {
-            !matches!(source, Source::Receive(of) | Source::Poll(of) | Source::Send(of) if *of == slot)
+            let (Source::Receive(of) | Source::Poll(of) | Source::Send(of)) = source else {
+                return true;
+            };
+            *of != slot
         });
         if let Some(peer) = place.peer {
             self.disconnect(peer);

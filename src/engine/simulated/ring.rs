@@ -7,25 +7,24 @@ use std::rc::Rc;
 use super::kernel::{Sqe, Whereabouts};
 use super::world::World;
 use crate::outgoing::Outgoing;
-use crate::ring::{Buffer, BufferNames, Completion, RingCounters, RingError, RingFace, Tag, Wait};
+use crate::ring::{Completion, Name, RingCounters, RingError, RingFace, Tag, Wait};
 
 /// One ring of a [`World`].
 pub(super) struct SimulatedRing {
     world: Rc<RefCell<World>>,
     number: usize,
-    names: BufferNames,
-    memory: Vec<Vec<u8>>,
+}
+
+/// Received bytes on loan.
+#[derive(Debug)]
+pub(super) struct Loan {
+    id: u16,
+    bytes: Vec<u8>,
 }
 
 impl SimulatedRing {
     pub(super) fn new(world: &Rc<RefCell<World>>, number: usize) -> SimulatedRing {
-        let buffers = world.borrow().rings[number].buffers.len();
-        SimulatedRing {
-            world: Rc::clone(world),
-            number,
-            names: BufferNames::new(),
-            memory: vec![Vec::new(); buffers],
-        }
+        SimulatedRing { world: Rc::clone(world), number }
     }
 
     fn push(&self, sqe: Sqe) {
@@ -34,6 +33,8 @@ impl SimulatedRing {
 }
 
 impl RingFace for SimulatedRing {
+    type Buffer = Loan;
+
     fn counters(&self) -> RingCounters {
         self.world.borrow().rings[self.number].counters
     }
@@ -79,6 +80,14 @@ impl RingFace for SimulatedRing {
         self.push(Sqe::Cancel { target, tag });
     }
 
+    fn peer_name(&mut self, _: u32, _: bool, tag: Tag) {
+        self.world.borrow_mut().violate(format!("{tag:?}: nobody has to be asked for his name"));
+    }
+
+    fn take_peer_name(&mut self, _: &Completion<Loan>) -> Option<Box<Name>> {
+        None
+    }
+
     fn read_wake(&mut self, _: BorrowedFd<'_>, tag: Tag) {
         self.push(Sqe::ReadWake { tag });
     }
@@ -101,16 +110,12 @@ impl RingFace for SimulatedRing {
         Ok(())
     }
 
-    fn collect(&mut self, batch: &mut Vec<Completion>, limit: usize) -> bool {
+    fn collect(&mut self, batch: &mut Vec<Completion<Loan>>, limit: usize) -> bool {
         let mut world = self.world.borrow_mut();
         world.begin_collecting();
         for _ in 0..limit {
             let Some(cqe) = world.collect_one(self.number) else { break };
-            let buffer = cqe.buffer.map(|(id, bytes)| {
-                let length = bytes.len() as u32;
-                self.memory[usize::from(id)] = bytes;
-                self.names.hold(id, length)
-            });
+            let buffer = cqe.buffer.map(|(id, bytes)| Loan { id, bytes });
             // As the real ring does it: static bytes do not come back.
             let outgoing = cqe.outgoing.filter(|sent| !matches!(sent, Outgoing::Static(_)));
             let (tag, result, more) = (cqe.tag, cqe.result, cqe.more);
@@ -119,14 +124,11 @@ impl RingFace for SimulatedRing {
         !world.rings[self.number].completions.is_empty()
     }
 
-    fn bytes(&self, buffer: &Buffer) -> &[u8] {
-        let (id, _) = self.names.tell(buffer);
-        &self.memory[usize::from(id)]
+    fn bytes<'a>(&'a self, buffer: &'a Loan) -> &'a [u8] {
+        &buffer.bytes
     }
 
-    fn release(&mut self, buffer: Buffer) {
-        let (id, _) = self.names.tell(&buffer);
-        drop(buffer);
+    fn release(&mut self, Loan { id, .. }: Loan) {
         let mut world = self.world.borrow_mut();
         let place = &mut world.rings[self.number].buffers[usize::from(id)];
         let before = std::mem::replace(place, Whereabouts::Released);

@@ -8,13 +8,17 @@ use super::kernel::{Cqe, RingState, Source, Sqe, Whereabouts};
 use super::oracle::Tally;
 use super::peer::Peer;
 use super::random::Random;
+use super::time::VirtualTime;
 use super::{Rates, Rules, Sizes};
 use crate::ring::{Op, Tag, Wait};
 use crate::session::SessionKey;
-use crate::time::{Timestamp, VirtualTime};
+use crate::time::Timestamp;
 
 /// The ring that sleeps for all.
 pub(super) const MAIN: usize = 0;
+
+/// How long entering a ring may take when the machine has other things to do.
+const SLOW_US_MAX: u64 = 50_000;
 
 /// What happens at a time of its own.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,7 +118,7 @@ impl World {
     }
 
     /// Notes the first thing that went wrong.
-    pub(super) fn violate(&mut self, what: String) {
+    pub(super) fn violate(&mut self, what: impl std::fmt::Display) {
         let at = self.now().as_millis();
         self.violation.get_or_insert_with(|| format!("{what}, at {at} ms"));
     }
@@ -293,7 +297,8 @@ impl World {
                 *place = Whereabouts::Free;
             }
         }
-        self.pass_micros(20);
+        let slow = self.strikes("slow turn", self.rates.slow);
+        self.pass_micros(if slow { SLOW_US_MAX } else { 20 });
         self.flush_overflow(ring);
         self.submit_all(ring);
         match wait {

@@ -4,7 +4,8 @@ use super::connection::{Connection, Step};
 use super::member::NOBODY;
 use super::{MAIN, UringEngine};
 use crate::engine::Arming;
-use crate::mutants::mutant;
+use crate::mutants::{Mutant, is};
+use crate::protocol::address::PeerAddress;
 use crate::ring::{Completion, Op, RingFace, Tag};
 use crate::session::SessionKey;
 use crate::shard::{Effect, ReceiveEnd, Refusal, SendFailed};
@@ -21,7 +22,12 @@ pub(super) fn tag_of(op: Op, key: SessionKey) -> Tag {
 }
 
 impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
-    pub(super) fn handle(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+    pub(super) fn handle(
+        &mut self,
+        ring: usize,
+        completion: Completion<R::Buffer>,
+        now: Timestamp,
+    ) {
         match completion.tag.op {
             Op::Receive => self.on_receive(ring, completion, now),
             Op::Poll => self.on_poll(&completion, now),
@@ -29,28 +35,29 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             Op::Send => self.on_send(completion, now),
             Op::Accept => self.on_accept(ring, &completion, now),
             Op::Close => self.on_close(ring, completion.tag),
+            Op::PeerName => self.on_peer_name(ring, &completion, now),
             Op::Wake => {
                 self.woken = true;
-                if !mutant!(WakeNotRearmed) {
+                if !is(Mutant::WakeNotRearmed) {
                     self.listen_to_bell();
                 }
             }
             // A cancellation that found nothing was overtaken by the end of its target.
             Op::Cancel => {}
             Op::Connect | Op::ConnectSetup | Op::SendOwned => {
-                debug_assert!(false, "a server opens no connections: {completion:?}");
+                debug_assert!(false, "a server opens no connections: {:?}", completion.tag);
             }
         }
     }
 
-    fn on_receive(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+    fn on_receive(&mut self, ring: usize, completion: Completion<R::Buffer>, now: Timestamp) {
         let Completion { tag, result, more, buffer, .. } = completion;
         let key = key_of(tag);
         let had_bytes = buffer.is_some();
         if let Some(buffer) = buffer {
             let bytes = self.members[ring].ring.bytes(&buffer);
             self.shard.received(key, bytes, now);
-            if !mutant!(BufferNotReturned) {
+            if !is(Mutant::BufferNotReturned) {
                 self.members[ring].ring.release(buffer);
             }
         }
@@ -71,7 +78,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         match result {
             1.. => {
                 self.counters.receives_rearmed += 1;
-                if !mutant!(ReceiveNotRearmed) {
+                if !is(Mutant::RearmForgotten) {
                     self.arm(key);
                 }
             }
@@ -79,7 +86,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             error if error == -libc::ENOBUFS => {
                 // No buffer was free. Armed at once it would fail again: wait for the buffers.
                 self.counters.receives_starved += 1;
-                if !mutant!(StarvedForgotten) {
+                if !is(Mutant::StarvedForgotten) {
                     self.members[ring].starved.push_back(key);
                 }
             }
@@ -87,7 +94,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         }
     }
 
-    fn on_send(&mut self, completion: Completion, now: Timestamp) {
+    fn on_send(&mut self, completion: Completion<R::Buffer>, now: Timestamp) {
         let key = key_of(completion.tag);
         if let Some(connection) = self.shard.connection_mut(key) {
             connection.set_sending(false);
@@ -97,7 +104,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         self.go_on_closing(key);
     }
 
-    fn on_accept(&mut self, ring: usize, completion: &Completion, now: Timestamp) {
+    fn on_accept(&mut self, ring: usize, completion: &Completion<R::Buffer>, now: Timestamp) {
         let member = &mut self.members[ring];
         if !completion.more {
             member.accept_ended(completion.tag.index);
@@ -106,10 +113,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             slot @ 0.. => {
                 let slot = slot as u32;
                 member.slot_taken(now, &mut self.counters);
-                let protocol = member.protocol(completion.tag.index);
-                match self.shard.opened(Connection::new(ring as u16, slot), protocol, now) {
-                    Ok(key) => self.arm(key),
-                    Err(_refusal) => member.ring.close(slot, Tag::new(Op::Close, 0, NOBODY)),
+                match self.shard.needs_addresses() {
+                    true => member.ask_peer_name(slot, completion.tag.index),
+                    false => self.open(ring, slot, completion.tag.index, None, now),
                 }
             }
             error if error == -libc::ENFILE => {
@@ -125,17 +131,42 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
                 }
             }
         }
-        let rearm = !completion.more && !mutant!(AcceptNotRearmed);
-        if rearm && self.members[ring].arm_listeners() {
+        if !completion.more && !is(Mutant::AcceptNotRearmed) && self.members[ring].arm_listeners() {
             self.counters.accepts_rearmed += 1;
         }
     }
 
+    /// The kernel has told from where the connection in a slot comes, or has not.
+    fn on_peer_name(&mut self, ring: usize, completion: &Completion<R::Buffer>, now: Timestamp) {
+        let name = self.members[ring].ring.take_peer_name(completion);
+        let from = name.and_then(|name| PeerAddress::from_sockaddr(&*name));
+        let Tag { index: slot, generation: listener, .. } = completion.tag;
+        self.open(ring, slot, listener, from, now);
+    }
+
+    /// Makes a session of an accepted connection, or closes it.
+    fn open(
+        &mut self,
+        ring: usize,
+        slot: u32,
+        listener: u32,
+        from: Option<PeerAddress>,
+        now: Timestamp,
+    ) {
+        let member = &mut self.members[ring];
+        let protocol = member.protocol(listener);
+        let connection = Connection::new(ring as u16, slot);
+        match self.shard.opened_from(connection, protocol, from, now) {
+            Ok(key) => self.arm(key),
+            Err(_refusal) => member.ring.close(slot, Tag::new(Op::Close, 0, NOBODY)),
+        }
+    }
+
     fn on_close(&mut self, ring: usize, tag: Tag) {
-        if !mutant!(SlotNotFreed) {
+        if !is(Mutant::SlotNotFreed) {
             self.members[ring].slot_freed();
         }
-        if tag.index != NOBODY {
+        if tag.index != NOBODY && !is(Mutant::ReleaseForgotten) {
             self.shard.released(key_of(tag));
         }
     }
@@ -161,10 +192,13 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
     fn begin_closing(&mut self, key: SessionKey) {
         let Some(connection) = self.shard.connection_mut(key) else { return };
         connection.set_closing();
-        let ring = &mut self.members[usize::from(connection.ring)].ring;
-        if connection.armed && mutant!(CloseWithoutCancel) {
+        if is(Mutant::CloseWithoutCancel) {
             connection.armed = false;
         }
+        if is(Mutant::CloseWithoutWaiting) {
+            connection.set_sending(false);
+        }
+        let ring = &mut self.members[usize::from(connection.ring)].ring;
         if connection.armed {
             let op = match self.tuning.arming {
                 Arming::Receive => Op::Receive,

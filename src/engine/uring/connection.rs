@@ -4,8 +4,6 @@
 //! arrive under the new one's name. So: cancel what is armed -> wait for its last completion and
 //! for the send in flight -> close -> release. [`Connection::next_step`] is that order.
 
-use crate::mutants::mutant;
-
 /// The handle that the shard keeps for us in the session: 8 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
@@ -64,7 +62,7 @@ impl Connection {
 
     /// The single receive has completed. Whether another one was put off meanwhile.
     pub fn end_reading(&mut self) -> bool {
-        let again = self.state & READ_AGAIN != 0 && !mutant!(ReadAgainForgotten);
+        let again = self.state & READ_AGAIN != 0;
         self.state &= !(READING | READ_AGAIN);
         again
     }
@@ -96,14 +94,7 @@ impl Connection {
 
     /// What to do next about closing it; says [`Step::Close`] once.
     pub fn next_step(&mut self) -> Step {
-        let mut awaited = SENDING | READING | CLOSE_QUEUED;
-        if mutant!(CloseWithoutWaiting) {
-            awaited &= !SENDING;
-        }
-        if mutant!(CloseTwice) {
-            awaited &= !CLOSE_QUEUED;
-        }
-        let busy = self.armed || self.state & awaited != 0;
+        let busy = self.armed || self.state & (SENDING | READING | CLOSE_QUEUED) != 0;
         if !self.closing() || busy {
             return Step::Wait;
         }

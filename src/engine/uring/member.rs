@@ -5,13 +5,15 @@
 //! all connections to the first.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use crate::engine::EngineCounters;
-use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR};
-use crate::mutants::mutant;
+use socket2::SockRef;
+
+use crate::engine::{EngineCounters, Tuning};
+use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
+use crate::mutants::{Mutant, is};
 use crate::protocol::Protocol;
-use crate::ring::{Op, RingFace, Tag};
+use crate::ring::{Op, Ring, RingConfig, RingError, RingFace, RingRole, Tag};
 use crate::session::SessionKey;
 use crate::socket::Listener;
 use crate::time::Timestamp;
@@ -20,7 +22,7 @@ use crate::time::Timestamp;
 pub(super) const NOBODY: u32 = u32::MAX;
 
 /// A ring of the group.
-pub(super) struct Member<R> {
+pub(super) struct Member<R = Ring> {
     pub(super) ring: R,
     listeners: Vec<Accepting>,
     slots: u32,
@@ -40,18 +42,43 @@ pub(super) struct Member<R> {
 }
 
 struct Accepting {
-    listener: Listener,
+    protocol: Protocol,
+    /// Until accepting has ended for good: whoever comes then is refused by the kernel.
+    socket: Option<OwnedFd>,
+    ipv6: bool,
     armed: bool,
 }
 
+impl Accepting {
+    fn new(Listener { protocol, socket }: Listener) -> Accepting {
+        let address = SockRef::from(&socket).local_addr();
+        let ipv6 = address.is_ok_and(|address| address.is_ipv6());
+        Accepting { protocol, socket: Some(socket), ipv6, armed: false }
+    }
+}
+
+/// A ring of the kernel's, as `tuning` has it.
+///
+/// # Errors
+/// If the kernel refuses, with the cure.
+pub(super) fn server_ring(role: RingRole, tuning: &Tuning) -> Result<Ring, RingError> {
+    Ring::new(&RingConfig {
+        role,
+        slots: tuning.slots,
+        submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
+        completion_entries: tuning.completion_entries,
+        buffers: tuning.buffers,
+        buffer_bytes: tuning.buffer_bytes,
+    })
+}
+
 impl<R: RingFace> Member<R> {
-    pub(super) fn new(ring: R, listeners: Vec<Listener>, slots: u32) -> Member<R> {
-        let listeners =
-            listeners.into_iter().map(|listener| Accepting { listener, armed: false }).collect();
+    pub(super) fn new(ring: R, listeners: Vec<Listener>, tuning: &Tuning) -> Member<R> {
+        let listeners = listeners.into_iter().map(Accepting::new).collect();
         Member {
             ring,
             listeners,
-            slots,
+            slots: tuning.slots,
             slots_used: 0,
             starved: VecDeque::new(),
             heard_until: Timestamp::ZERO,
@@ -62,16 +89,23 @@ impl<R: RingFace> Member<R> {
         }
     }
 
+    /// Has the kernel tell from where the connection in `slot` comes that `listener` has accepted.
+    pub(super) fn ask_peer_name(&mut self, slot: u32, listener: u32) {
+        let ipv6 = self.listeners.get(listener as usize).is_some_and(|accepting| accepting.ipv6);
+        self.ring.peer_name(slot, ipv6, Tag::new(Op::PeerName, listener, slot));
+        self.hasty = true;
+    }
+
     /// Arms every listener that should be armed and is not. Whether any should be.
     pub(super) fn arm_listeners(&mut self) -> bool {
         if !self.accepting || self.resume_at.is_some() {
             return false;
         }
         for (index, accepting) in self.listeners.iter_mut().enumerate() {
-            if !accepting.armed {
+            if let (false, Some(socket)) = (accepting.armed, &accepting.socket) {
                 accepting.armed = true;
                 let tag = Tag::new(Op::Accept, 0, index as u32);
-                self.ring.accept_multishot(accepting.listener.socket.as_fd(), tag);
+                self.ring.accept_multishot(socket.as_fd(), tag);
             }
         }
         true
@@ -79,7 +113,7 @@ impl<R: RingFace> Member<R> {
 
     /// What is spoken on a listener.
     pub(super) fn protocol(&self, listener: u32) -> Protocol {
-        self.listeners[listener as usize].listener.protocol
+        self.listeners[listener as usize].protocol
     }
 
     /// A slot was taken. A full table would make the kernel accept clients only to drop them, so
@@ -100,12 +134,15 @@ impl<R: RingFace> Member<R> {
     pub(super) fn accept_ended(&mut self, listener: u32) {
         if let Some(listener) = self.listeners.get_mut(listener as usize) {
             listener.armed = false;
+            if !self.accepting {
+                listener.socket = None;
+            }
         }
     }
 
     /// Stops accepting for a while.
     pub(super) fn pause_accepting(&mut self, now: Timestamp, counters: &mut EngineCounters) {
-        if mutant!(FullTableNotPaused) {
+        if is(Mutant::FullTableNotPaused) {
             return;
         }
         if self.resume_at.is_none() {
@@ -135,6 +172,9 @@ impl<R: RingFace> Member<R> {
         if self.accepting {
             self.accepting = false;
             self.cancel_accepts();
+            for listener in self.listeners.iter_mut().filter(|listener| !listener.armed) {
+                listener.socket = None;
+            }
         }
     }
 

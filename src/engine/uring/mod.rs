@@ -15,20 +15,17 @@ mod member;
 mod polling;
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 pub use self::connection::Connection;
-use self::member::Member;
+use self::member::{Member, server_ring};
 use crate::engine::housekeeper::Housekeeper;
 use crate::engine::{
     EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Tuning, pin_to,
 };
-use crate::limits::{
-    COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, EXPIRED_PER_TURN_MAX, SUBMISSION_ENTRIES,
-};
-use crate::mutants::mutant;
-use crate::ring::{
-    Completion, Op, Ring, RingConfig, RingCounters, RingError, RingFace, RingRole, Tag, Wait,
-};
+use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX};
+use crate::mutants::{Mutant, is};
+use crate::ring::{Completion, Op, Ring, RingCounters, RingError, RingFace, RingRole, Tag, Wait};
 use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::{Clock, TickLength, Timestamp};
@@ -36,8 +33,8 @@ use crate::time::{Clock, TickLength, Timestamp};
 /// The ring that sleeps.
 const MAIN: usize = 0;
 
-/// A shard and the rings that carry its connections: the kernel's, or simulated ones.
-pub struct UringEngine<S, R = Ring> {
+/// A shard and the rings that carry its connections.
+pub struct UringEngine<S, R: RingFace = Ring> {
     clock: Clock,
     house: Housekeeper,
     tuning: Tuning,
@@ -45,10 +42,12 @@ pub struct UringEngine<S, R = Ring> {
     shard: Shard<S, Connection>,
     mailbox: Mailbox,
     counters: EngineCounters,
-    batch: Vec<Completion>,
+    batch: Vec<Completion<R::Buffer>>,
     effects: Vec<Effect>,
     woken: bool,
-    /// Something was left undone in the last turn: the next does not sleep.
+    /// When the shard has to go on with what is spread over time.
+    work_at: Option<Timestamp>,
+    /// Something was left undone in the last turn.
     unfinished: bool,
 }
 
@@ -68,39 +67,36 @@ impl<S: Sweeper> UringEngine<S> {
             pin_to(core)
                 .map_err(|source| EngineError::Setup { what: "pinning a thread", source })?;
         }
-        let tuning = &config.tuning;
-        let ring_config = RingConfig {
-            role: RingRole::Server,
-            slots: tuning.slots,
-            submission_entries: SUBMISSION_ENTRIES.min(tuning.completion_entries / 2),
-            completion_entries: tuning.completion_entries,
-            buffers: tuning.buffers,
-            buffer_bytes: tuning.buffer_bytes,
+        let role = match shard.needs_addresses() {
+            true => RingRole::AskingServer,
+            false => RingRole::Server,
         };
-        UringEngine::with_rings(config, clock, tick, shard, mailbox, |_| Ring::new(&ring_config))
+        let rings = (0..config.listeners.len())
+            .map(|_| server_ring(role, &config.tuning))
+            .collect::<Result<Vec<_>, _>>()?;
+        UringEngine::over(rings, config, clock, tick, shard, mailbox)
     }
 }
 
 impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
-    /// Takes the rings from `make_ring`, which is called with each one's number.
+    /// The engine over rings that are there, as many as `config` has lists of listeners.
     ///
     /// # Errors
-    /// If `make_ring` fails.
-    pub fn with_rings(
+    /// If the kernel refuses.
+    pub fn over(
+        rings: Vec<R>,
         config: EngineConfig,
         clock: Clock,
         tick: TickLength,
         shard: Shard<S, Connection>,
         mailbox: Mailbox,
-        mut make_ring: impl FnMut(usize) -> Result<R, RingError>,
     ) -> Result<UringEngine<S, R>, EngineError> {
-        let mut members = Vec::with_capacity(config.listeners.len());
-        for (number, listeners) in config.listeners.into_iter().enumerate() {
-            let ring = make_ring(number)?;
-            if number != MAIN {
+        let mut members = Vec::with_capacity(rings.len());
+        for (ring, listeners) in rings.into_iter().zip(config.listeners) {
+            if members.len() != MAIN {
                 ring.signal_by(mailbox.bell())?;
             }
-            members.push(Member::new(ring, listeners, config.tuning.slots));
+            members.push(Member::new(ring, listeners, &config.tuning));
         }
         Ok(UringEngine {
             clock,
@@ -113,6 +109,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             batch: Vec::with_capacity(COMPLETIONS_PER_BATCH),
             effects: Vec::new(),
             woken: false,
+            work_at: None,
             unfinished: false,
         })
     }
@@ -129,7 +126,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         Ok(self.publish())
     }
 
-    /// Begins to accept and to listen to the mailbox; once, before the first turn.
+    /// What comes before the first turn.
     pub fn start(&mut self) {
         for member in &mut self.members {
             member.arm_listeners();
@@ -137,7 +134,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         self.listen_to_bell();
     }
 
-    /// One turn of the loop: from sleep to sleep.
+    /// One turn of the loop: from one sleep to the next.
     ///
     /// # Errors
     /// If a ring fails as a whole.
@@ -145,15 +142,15 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         self.counters.turns += 1;
         self.sleep(self.unfinished)?;
         let now = self.clock.now();
-        if mutant!(ExpireBeforeDraining) {
-            self.sweep(now);
-        }
         let heard_until = self.collect(now)?;
+        let heard_until =
+            if is(Mutant::HeardUntilIgnored) { self.clock.now() } else { heard_until };
         self.unfinished = heard_until < now;
         if self.sweep(heard_until) == Progress::More {
             self.unfinished = true;
         }
         self.keep_house(now);
+        self.unfinished |= self.work(now);
         Ok(())
     }
 
@@ -167,11 +164,24 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             Wait::For {
                 completions: self.tuning.wait_completions,
                 min: self.tuning.wait_min,
-                max: self.house.sleep_max(self.clock.now()),
+                max: self.sleep_max(),
             }
         };
         self.members[MAIN].hasty = false;
         self.members[MAIN].ring.enter(wait)
+    }
+
+    fn sleep_max(&self) -> Duration {
+        let now = self.clock.now();
+        let work_at = self.work_at.map_or(Duration::MAX, |at| at.since(now));
+        self.house.sleep_max(now).min(work_at)
+    }
+
+    /// Has the shard go on with what is spread over time; whether there is more to do at once.
+    fn work(&mut self, now: Timestamp) -> bool {
+        self.work_at = self.shard.work(now);
+        self.apply_effects();
+        self.work_at.is_some_and(|at| at <= now)
     }
 
     /// Enters every ring that has something and handles its completions. Everything that had
@@ -256,9 +266,11 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             member.resume_accepting(now);
         }
         if std::mem::take(&mut self.woken) {
+            // Later than whatever was opened in this turn.
+            let now = self.clock.now();
             while let Some(command) = self.mailbox.take() {
-                if command.obey(&mut self.shard, now) {
-                    self.house.stop(now);
+                if let Some(timeout) = command.obey(&mut self.shard, now) {
+                    self.house.stop(now, timeout);
                 }
             }
             self.apply_effects();
@@ -267,8 +279,6 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             for member in &mut self.members {
                 member.stop_accepting();
             }
-            self.shard.stop(EXPIRED_PER_TURN_MAX, now);
-            self.apply_effects();
         }
     }
 

@@ -9,7 +9,7 @@
 
 use super::UringEngine;
 use super::completions::{key_of, tag_of};
-use crate::mutants::mutant;
+use crate::mutants::{Mutant, is};
 use crate::ring::{Completion, Op, RingFace};
 use crate::session::SessionKey;
 use crate::shard::ReceiveEnd;
@@ -20,16 +20,15 @@ use crate::time::Timestamp;
 const END_EVENTS: i32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
 
 impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
-    pub(super) fn on_poll(&mut self, completion: &Completion, now: Timestamp) {
+    pub(super) fn on_poll(&mut self, completion: &Completion<R::Buffer>, now: Timestamp) {
         let key = key_of(completion.tag);
         let Some(connection) = self.shard.connection_mut(key) else {
             self.shard.count_stale();
             return;
         };
-        if completion.result > 0 && completion.result & END_EVENTS != 0 {
-            if !mutant!(EndForgotten) {
-                connection.set_hanging_up();
-            }
+        let ended = completion.result > 0 && completion.result & END_EVENTS != 0;
+        if ended && !is(Mutant::EndForgotten) {
+            connection.set_hanging_up();
         }
         if !completion.more {
             connection.armed = false;
@@ -42,9 +41,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
                 return;
             }
             self.counters.receives_rearmed += 1;
-            if !mutant!(ReceiveNotRearmed) {
-                self.arm(key);
-            }
+            self.arm(key);
         }
         self.read(key);
     }
@@ -59,7 +56,12 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         }
     }
 
-    pub(super) fn on_receive_once(&mut self, ring: usize, completion: Completion, now: Timestamp) {
+    pub(super) fn on_receive_once(
+        &mut self,
+        ring: usize,
+        completion: Completion<R::Buffer>,
+        now: Timestamp,
+    ) {
         let Completion { tag, result, buffer, .. } = completion;
         let key = key_of(tag);
         if let Some(buffer) = buffer {
@@ -82,7 +84,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         // A full buffer: there may be more, for which the poll does not fire again.
         let filled = usize::try_from(result)
             .is_ok_and(|count| count == self.tuning.buffer_bytes as usize)
-            && !mutant!(FullBufferForgotten);
+            && !is(Mutant::FullBufferForgotten);
         match -result {
             0 => {
                 connection.set_ended();
@@ -90,15 +92,14 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             }
             libc::ENOBUFS => {
                 self.counters.receives_starved += 1;
-                if !mutant!(StarvedForgotten) {
-                    self.members[ring].starved.push_back(key);
-                }
+                self.members[ring].starved.push_back(key);
             }
             libc::EAGAIN if !again => {}
             error if error > 0 && error != libc::EAGAIN => {
                 connection.set_ended();
                 self.shard.receive_ended(key, ReceiveEnd::Failed, now);
             }
+            _ if is(Mutant::ReadAgainForgotten) => {}
             _ if again || filled || unread => self.read(key),
             _ => {}
         }

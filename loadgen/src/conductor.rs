@@ -1,0 +1,237 @@
+//! The phases of a run, one after the other, and what is announced and asked for in between.
+
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use heartwheel::time::Timestamp;
+
+use crate::cli::Cli;
+use crate::crew::Crew;
+use crate::host::{kernel, process};
+use crate::limits;
+use crate::live::Live;
+use crate::run::{Steady, steady_at};
+use crate::scenario::Kind;
+use crate::scenario::admin::{Admin, Answer};
+use crate::server::Server;
+use crate::stats::Snapshot;
+use crate::worker::Task;
+
+/// A worker has ended before its time; it knows why.
+pub struct WorkerFailed;
+
+/// What the phases left behind.
+#[derive(Default)]
+pub struct Ending {
+    /// `None` if it was never reached.
+    pub steady: Option<Steady>,
+    /// The server ended although it was not to.
+    pub server_died: Option<ExitStatus>,
+    /// What else should be known.
+    pub notes: Vec<String>,
+}
+
+/// Leads a run through its phases.
+pub struct Conductor<'a> {
+    pub cli: &'a Cli,
+    pub task: &'a Task,
+    pub crew: Crew,
+    pub server: Option<Server>,
+    pub server_pid: Option<u32>,
+    pub live: Live,
+    pub interrupted: Arc<AtomicBool>,
+    /// Whoever asks the control plane, until the last accounts are read.
+    pub admin: Option<Admin>,
+    /// The next event that has not been announced.
+    pub next_event: usize,
+    /// The server was told to drain: it may end.
+    pub draining: bool,
+    /// What the server answered to each event.
+    pub answers: Vec<Answer>,
+}
+
+impl Conductor<'_> {
+    /// All phases, from connecting to closing.
+    ///
+    /// # Errors
+    /// If a worker has failed.
+    pub fn conduct(&mut self) -> Result<Ending, WorkerFailed> {
+        let mut ending = Ending::default();
+        self.connect(&mut ending)?;
+        if self.crew.snapshot().open() > 0 && self.goes_on(&mut ending) {
+            let warm = self.task.clock.now() + self.cli.warmup;
+            self.watch("warming up", &mut ending, |now, _| now >= warm)?;
+            self.hold(&mut ending)?;
+        }
+        self.fall_quiet(&mut ending)?;
+        self.answers = self.admin.take().map(Admin::finish).unwrap_or_default();
+        self.close()?;
+        Ok(ending)
+    }
+
+    fn connect(&mut self, ending: &mut Ending) -> Result<(), WorkerFailed> {
+        let all = u64::from(self.cli.connections);
+        let planned = self.task.plan.connect_after(self.cli.connections);
+        let patience = limits::CONNECTING_EXTRA + self.cli.open_timeout;
+        let deadline = self.task.start + planned + patience;
+        let settled = |snapshot: &Snapshot| snapshot.opened + snapshot.failed >= all;
+        self.watch("connecting", ending, |now, snapshot| settled(snapshot) || now >= deadline)?;
+        if !settled(&self.crew.snapshot()) && !self.interrupted.load(Ordering::Relaxed) {
+            ending.notes.push(format!(
+                "connecting was given up {} s after the plan's end",
+                patience.as_secs()
+            ));
+        }
+        self.task.orders.give_up.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn hold(&mut self, ending: &mut Ending) -> Result<(), WorkerFailed> {
+        let length = self.steady_length(ending);
+        // Far enough ahead for every worker to know it in time.
+        let from = self.task.clock.now() + 2 * limits::SLEEP_MAX;
+        self.task.orders.steady_at.store(from.as_nanos(), Ordering::Relaxed);
+        self.watch("holding", ending, |now, _| now >= from)?;
+        let generator = process::sample(std::process::id()).unwrap_or_default();
+        let server = self.server_pid.and_then(process::sample);
+        let first = self.crew.snapshot();
+
+        self.watch("holding", ending, |now, _| now >= from + length)?;
+        let last = self.crew.snapshot();
+        let until = self.task.clock.now();
+        let server_now = self.server_pid.and_then(process::sample);
+        let generator_now = process::sample(std::process::id()).unwrap_or_default();
+        ending.steady = Some(Steady {
+            length: until.since(from),
+            acked: last.acked - first.acked,
+            server_cpu: server.zip(server_now).map(|(then, now)| now.cpu.saturating_sub(then.cpu)),
+            generator_cpu: generator_now.cpu.saturating_sub(generator.cpu),
+            server: server_now,
+            generator: generator_now,
+            kernel: kernel::sample(),
+            open: last.open(),
+        });
+        Ok(())
+    }
+
+    /// As long as wanted, but long enough for the silent to be expired.
+    fn steady_length(&self, ending: &mut Ending) -> Duration {
+        let wanted = self.cli.duration;
+        let snapshot = self.crew.snapshot();
+        let interval = Duration::from_millis(snapshot.interval_ms);
+        let timeout = Duration::from_millis(snapshot.idle_timeout_ms);
+        if !timeout.is_zero() && interval.mul_f64(1.0 + self.cli.jitter) >= timeout {
+            ending.notes.push(format!(
+                "the interval {interval:?} with its jitter reaches the idle timeout {timeout:?}: \
+                 healthy clients may be expired"
+            ));
+        }
+        let needed = timeout + self.cli.tick + limits::EXPIRY_GRACE;
+        if self.task.plan.silent == 0 || wanted >= needed {
+            return wanted;
+        }
+        ending.notes.push(format!(
+            "the steady state was raised from {wanted:?} to {needed:?}: idle timeout + tick + {:?}",
+            limits::EXPIRY_GRACE
+        ));
+        needed
+    }
+
+    fn fall_quiet(&mut self, ending: &mut Ending) -> Result<(), WorkerFailed> {
+        let from = self.task.clock.now();
+        self.task.orders.quiet_at.store(from.as_nanos(), Ordering::Relaxed);
+        // The workers see it, and publish, within twice their longest sleep.
+        let seen = from + 2 * limits::SLEEP_MAX;
+        let deadline = from + limits::LAST_ANSWERS_MAX;
+        self.watch_to_the_end("last answers", ending, |now, snapshot| {
+            now >= seen
+                && (snapshot.acked + snapshot.written_off >= snapshot.sent || now >= deadline)
+        })
+    }
+
+    fn close(&mut self) -> Result<(), WorkerFailed> {
+        self.task.orders.close_at.store(self.task.clock.now().as_nanos(), Ordering::Relaxed);
+        while !self.crew.all_ended() {
+            std::thread::sleep(Duration::from_millis(5));
+            let mut snapshot = self.crew.snapshot();
+            snapshot.gone = snapshot.opened.saturating_sub(snapshot.alive);
+            self.live.show("closing", &snapshot);
+        }
+        if self.server.is_some() {
+            // So that it sees the last of our FINs before its SIGTERM.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        Ok(())
+    }
+
+    /// Looks on until `until` holds, or the run is over for another reason.
+    fn watch(
+        &mut self,
+        phase: &str,
+        ending: &mut Ending,
+        until: impl Fn(Timestamp, &Snapshot) -> bool,
+    ) -> Result<(), WorkerFailed> {
+        if !self.goes_on(ending) {
+            return Ok(());
+        }
+        let interrupted = Arc::clone(&self.interrupted);
+        self.watch_to_the_end(phase, ending, |now, snapshot| {
+            until(now, snapshot) || interrupted.load(Ordering::Relaxed)
+        })
+    }
+
+    fn watch_to_the_end(
+        &mut self,
+        phase: &str,
+        ending: &mut Ending,
+        until: impl Fn(Timestamp, &Snapshot) -> bool,
+    ) -> Result<(), WorkerFailed> {
+        loop {
+            let snapshot = self.crew.snapshot();
+            if until(self.task.clock.now(), &snapshot) {
+                return Ok(());
+            }
+            if self.crew.any_ended() {
+                return Err(WorkerFailed);
+            }
+            self.announce_events();
+            if ending.server_died.is_none() {
+                let ended = self.server.as_mut().and_then(Server::ended);
+                ending.server_died = ended.filter(|status| !(self.draining && status.success()));
+                if ending.server_died.is_some() {
+                    return Ok(());
+                }
+            }
+            self.live.show(phase, &snapshot);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Says which events begin, and has the server asked for those that are its own.
+    fn announce_events(&mut self) {
+        let Some(steady_at) = steady_at(self.task) else { return };
+        let quiet = self.task.orders.quiet_at.load(Ordering::Relaxed) != u64::MAX;
+        while let Some(event) = self.task.scenario.events.get(self.next_event) {
+            if quiet || self.task.clock.now() < steady_at + event.at {
+                break;
+            }
+            let what = match event.kind {
+                Kind::Storm(share) => format!("storm: {:.0} % are killed", share * 100.0),
+                Kind::Drain(_) => "drain: the server is told to".to_owned(),
+                Kind::Broadcast(bytes, _) => format!("broadcast of {bytes} B to everybody"),
+            };
+            self.live.say(&format!("--- {:?} of the steady state: {what}", event.at));
+            self.draining |= matches!(event.kind, Kind::Drain(_));
+            if let Some(admin) = &self.admin {
+                admin.ask(self.next_event);
+            }
+            self.next_event += 1;
+        }
+    }
+
+    fn goes_on(&self, ending: &mut Ending) -> bool {
+        !self.interrupted.load(Ordering::Relaxed) && ending.server_died.is_none()
+    }
+}

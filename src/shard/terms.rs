@@ -1,0 +1,54 @@
+//! What a client and the server agree on: how often it beats, and how long it may be silent.
+
+use std::time::Duration;
+
+use super::millis;
+use super::policy::Policy;
+use crate::limits::ANSWER_TICKS_MIN;
+use crate::session::Session;
+
+/// The terms of a session, as the wire tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    pub(super) interval_ms: u32,
+    pub(super) idle_timeout_ms: u32,
+}
+
+impl Policy {
+    /// The terms of a client that wants to beat every `wanted_ms`; 0 leaves it to the server, whose
+    /// own interval and timeout then hold. Otherwise the timeout follows from the interval.
+    pub(super) fn terms(&self, wanted_ms: u32) -> Terms {
+        if wanted_ms == 0 {
+            return Terms {
+                interval_ms: millis(self.heartbeat_interval),
+                idle_timeout_ms: millis(self.idle_timeout),
+            };
+        }
+        let min = millis(self.heartbeat_min.max(self.interval_min()));
+        let max = millis(self.heartbeat_max);
+        let interval_ms = wanted_ms.max(min).min(max.max(min));
+        let timeout_ms = (f64::from(interval_ms) * self.timeout_factor).ceil();
+        // Beyond its range, a conversion gives the end of the range.
+        Terms { interval_ms, idle_timeout_ms: timeout_ms as u32 }
+    }
+
+    /// With a shorter interval the timeout would be below a tick, or with `--server-ping` too close
+    /// behind the PING to answer that.
+    fn interval_min(&self) -> Duration {
+        let tick = self.tick.as_duration();
+        match self.server_ping {
+            true => (tick * ANSWER_TICKS_MIN).div_f64(self.timeout_factor - 1.0),
+            false => tick.div_f64(self.timeout_factor),
+        }
+    }
+
+    /// The interval that a session keeps. It follows from its timeout, so that the session need
+    /// not remember both.
+    pub(super) fn interval_of<C>(&self, session: &Session<C>) -> Duration {
+        if session.idle_timeout_ms == millis(self.idle_timeout) {
+            return self.heartbeat_interval;
+        }
+        let interval_ms = f64::from(session.idle_timeout_ms) / self.timeout_factor;
+        Duration::from_millis(interval_ms as u64)
+    }
+}

@@ -1,0 +1,415 @@
+//! What clients and server agree on, who is let in, and how a herd is flattened.
+
+use std::sync::Arc;
+
+use heartwheel::protocol::address::{Network, PeerAddress};
+use heartwheel::protocol::frame::{Frame, Parsed, parse};
+use heartwheel::protocol::ticket::{KeyRing, Ticket};
+use heartwheel::session::SessionKey;
+use heartwheel::shard::{AcceptRate, Admission, Auth, Bounds, CloseReason, Policy, Refusal};
+use heartwheel::time::TickLength;
+
+use crate::world::{PING, PONG, World, encode, ms};
+
+/// What wall clocks show when the virtual time begins.
+const UNIX_AT_ZERO_S: u64 = 1_700_000_000;
+
+fn policy() -> Policy {
+    Policy {
+        tick: TickLength::new(ms(100)),
+        heartbeat_interval: ms(2_000),
+        idle_timeout: ms(5_000),
+        heartbeat_min: ms(300),
+        heartbeat_max: ms(10_000),
+        timeout_factor: 2.5,
+        ..Policy::default()
+    }
+}
+
+fn hello(interval_ms: u32) -> Vec<u8> {
+    encode(&Frame::Hello { interval_ms, token: b"" })
+}
+
+/// The terms in the WELCOME that a session was sent: interval and timeout in milliseconds.
+fn welcomed(world: &World, key: SessionKey) -> (u32, u32) {
+    match parse(world.sent_to(key), 1_000) {
+        Ok(Parsed::Whole(Frame::Welcome { interval_ms, idle_timeout_ms, .. }, _)) => {
+            (interval_ms, idle_timeout_ms)
+        }
+        other => panic!("no WELCOME: {other:?}"),
+    }
+}
+
+#[test]
+fn an_interval_is_granted_within_bounds_and_the_timeout_follows_from_it() {
+    let cases = [
+        (0, (2_000, 5_000)),
+        (1, (300, 750)),
+        (299, (300, 750)),
+        (300, (300, 750)),
+        (1_001, (1_001, 2_503)),
+        (10_000, (10_000, 25_000)),
+        (u32::MAX, (10_000, 25_000)),
+    ];
+    for (wanted, terms) in cases {
+        let mut world = World::new(policy());
+        let client = world.connect();
+        world.receive(client, &hello(wanted));
+        assert_eq!(welcomed(&world, client), terms, "asked for {wanted}");
+        assert_eq!(world.view(client).idle_timeout_ms, terms.1);
+    }
+}
+
+/// Everybody beats in the same turns of the loop, and falls silent in the same one.
+#[test]
+fn timeouts_that_differ_are_each_kept_exactly() {
+    for phase_us in [0, 1, 50_000, 99_999] {
+        let mut world = World::new(policy());
+        world.now = heartwheel::time::Timestamp::from_nanos(phase_us * 1_000);
+        let wanted = [0, 300, 700, 2_000, 4_000, 10_000, 0, 300];
+        let clients = wanted.map(|_| world.connect());
+        for (client, wanted) in clients.into_iter().zip(wanted) {
+            world.receive(client, &hello(wanted));
+        }
+        for _ in 0..5 {
+            world.advance(ms(200));
+            for client in clients {
+                world.receive(client, PING);
+            }
+        }
+        let silent_since = world.now;
+        let mut open: Vec<_> = clients.into_iter().zip(wanted).collect();
+        while !open.is_empty() {
+            world.advance(ms(1));
+            let silent = world.now.since(silent_since);
+            open.retain(|&(client, wanted)| {
+                let timeout = if wanted == 0 { ms(5_000) } else { ms(u64::from(wanted)) * 5 / 2 };
+                match world.closed_for(client) {
+                    Some(reason) => {
+                        assert_eq!(reason, CloseReason::Expired);
+                        assert!(silent >= timeout, "early: {wanted} after {silent:?}");
+                        assert!(silent <= timeout + ms(101), "late: {wanted} after {silent:?}");
+                    }
+                    None => assert!(silent <= timeout + ms(100), "missed: {wanted} {silent:?}"),
+                }
+                world.closed_for(client).is_none()
+            });
+        }
+        world.check_laws();
+    }
+}
+
+/// The PING of the server comes after the session's own interval, not the server's.
+#[test]
+fn who_has_an_interval_of_his_own_is_asked_after_that() {
+    let mut world = World::new(Policy { server_ping: true, ..policy() });
+    let wanted = [0, 300, 1_000, 8_000];
+    let clients = wanted.map(|_| world.connect());
+    for (client, wanted) in clients.into_iter().zip(wanted) {
+        world.receive(client, &hello(wanted));
+        world.take_sent_to(client);
+    }
+    let cases = [(2_000, 5_000), (300, 750), (1_000, 2_500), (8_000, 20_000)];
+    let begun = world.now;
+    let mut asked = [None; 4];
+    while clients.iter().any(|&client| world.closed_for(client).is_none()) {
+        world.advance(ms(1));
+        world.settle();
+        let silent_ms = world.now.since(begun).as_millis();
+        for (index, &client) in clients.iter().enumerate() {
+            if world.take_sent_to(client) == PING {
+                assert_eq!(asked[index].replace(silent_ms), None, "once");
+            }
+            let (interval_ms, timeout_ms) = cases[index];
+            if world.closed_for(client).is_some() {
+                let asked = asked[index].expect("nobody is given up who was not asked");
+                assert!((interval_ms..=interval_ms + 101).contains(&asked), "{asked}");
+            } else {
+                assert!(silent_ms <= timeout_ms + 101, "{silent_ms} of {timeout_ms}");
+            }
+        }
+    }
+    assert_eq!(world.counters().closed_for(CloseReason::Expired), 4);
+    assert_eq!(world.counters().expired_early, 0);
+    world.check_laws();
+}
+
+/// The most heartbeats in a tick over the mean, in the last of some intervals of a herd.
+fn peak_to_mean(flatten: bool) -> f64 {
+    let mut world = World::new(Policy { flatten, ..policy() });
+    let clients: Vec<_> = (0..500).map(|_| world.connect()).collect();
+    let mut due = Vec::new();
+    for &client in &clients {
+        world.receive(client, &hello(0));
+        due.push(world.now + next_beat(&mut world, client));
+    }
+    let end = world.now + ms(20_000);
+    while world.now < end {
+        world.advance(ms(10));
+        for (&client, due) in clients.iter().zip(&mut due) {
+            if *due <= world.now {
+                world.receive(client, PING);
+                *due = world.now + next_beat(&mut world, client);
+            }
+        }
+    }
+    world.check_laws();
+    assert_eq!(world.counters().closed_total(), 0, "nobody comes near the timeout by it");
+    assert_eq!(world.counters().adjusts_sent > 0, flatten);
+    let counters = world.counters();
+    let mean = counters.heartbeats_per_interval as f64 / counters.ticks_per_interval as f64;
+    counters.heartbeats_per_tick_peak as f64 / mean
+}
+
+/// When a client beats next that knows ADJUST.
+fn next_beat(world: &mut World, client: SessionKey) -> std::time::Duration {
+    let sent = world.take_sent_to(client);
+    let mut next = ms(2_000);
+    let mut rest = &sent[..];
+    while let Ok(Parsed::Whole(frame, bytes)) = parse(rest, 1_000) {
+        if let Frame::Adjust { interval_ms, idle_timeout_ms, next_in_ms } = frame {
+            assert_eq!((interval_ms, idle_timeout_ms), (2_000, 5_000));
+            next = ms(u64::from(next_in_ms));
+        }
+        rest = &rest[bytes..];
+    }
+    assert!(rest.is_empty() && next <= ms(2_000), "{sent:?}");
+    next
+}
+
+#[test]
+fn a_herd_is_flattened_by_adjust_and_only_if_that_is_asked_for() {
+    let (before, after) = (peak_to_mean(false), peak_to_mean(true));
+    assert!(before > 15.0, "a herd to begin with: {before}");
+    assert!(after < 2.5, "and flat in the end: {after}");
+}
+
+#[test]
+fn whoever_said_no_hello_is_never_told_to_adjust() {
+    let mut world = World::new(Policy { flatten: true, ..policy() });
+    let clients: Vec<_> = (0..500).map(|_| world.connect()).collect();
+    for client in clients {
+        world.receive(client, PING);
+        assert_eq!(world.sent_to(client), PONG);
+    }
+}
+
+fn keys() -> KeyRing {
+    KeyRing::new([&b"0123456789abcdef"[..]]).expect("a key")
+}
+
+fn token(exp: u64, nonce: Option<&str>) -> String {
+    keys().seal(&Ticket { exp, sub: None, nonce: nonce.map(str::to_owned) })
+}
+
+/// What becomes of a client that begins with these bytes.
+fn fate(world: &mut World, bytes: &[u8]) -> Option<CloseReason> {
+    let client = world.connect();
+    world.receive(client, bytes);
+    world.closed_for(client)
+}
+
+fn hello_with(token: &str) -> Vec<u8> {
+    encode(&Frame::Hello { interval_ms: 0, token: token.as_bytes() })
+}
+
+fn guarded() -> (World, Arc<Auth>) {
+    let auth = Auth::new(keys(), std::time::Duration::from_secs(UNIX_AT_ZERO_S));
+    (World::new(Policy { auth: Some(Arc::clone(&auth)), ..policy() }), auth)
+}
+
+#[test]
+fn only_a_good_ticket_lets_a_client_in() {
+    let (mut world, auth) = guarded();
+    let good = token(UNIX_AT_ZERO_S + 60, None);
+    let other = KeyRing::new([&b"another key of ours"[..]]).expect("a key");
+    let forged = other.seal(&Ticket { exp: UNIX_AT_ZERO_S + 60, sub: None, nonce: None });
+    let cases: [(Vec<u8>, Option<CloseReason>); 8] = [
+        (hello_with(&good), None),
+        (hello_with(&good), None),
+        (hello_with(""), Some(CloseReason::AuthMissing)),
+        (PING.to_vec(), Some(CloseReason::AuthMissing)),
+        (hello_with("nonsense"), Some(CloseReason::AuthMalformed)),
+        (hello_with(&forged), Some(CloseReason::AuthForged)),
+        (hello_with(&token(UNIX_AT_ZERO_S, None)), Some(CloseReason::AuthExpired)),
+        (hello_with(&"a".repeat(2_000)), Some(CloseReason::IllegalOversize)),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(fate(&mut world, &bytes), expected);
+    }
+    let once = hello_with(&token(UNIX_AT_ZERO_S + 60, Some("n1")));
+    assert_eq!(fate(&mut world, &once), None);
+    assert_eq!(fate(&mut world, &once), Some(CloseReason::AuthReplayed));
+    // Another shard knows of it.
+    let mut shard = World::new(Policy { auth: Some(auth), ..policy() });
+    assert_eq!(fate(&mut shard, &once), Some(CloseReason::AuthReplayed));
+    world.advance(ms(61_000));
+    assert_eq!(fate(&mut world, &hello_with(&good)), Some(CloseReason::AuthExpired));
+    assert_eq!(fate(&mut world, &once), Some(CloseReason::AuthExpired));
+    world.check_laws();
+}
+
+fn bounds() -> Bounds {
+    Bounds {
+        connections_max: 100,
+        per_address_max: None,
+        accept_rate: None,
+        memory_bytes_max: None,
+    }
+}
+
+#[test]
+fn newcomers_are_let_in_at_the_rate_and_in_bursts() {
+    let accept_rate = Some(AcceptRate { per_s: 10, burst: 3 });
+    let admission = Admission::with(Bounds { accept_rate, ..bounds() });
+    let mut world = World::with_admission(policy(), admission);
+    let admitted = |world: &mut World| (0..20).filter(|_| world.try_connect().is_ok()).count();
+    assert_eq!(admitted(&mut world), 3, "the burst");
+    world.advance(ms(99));
+    assert_eq!(admitted(&mut world), 0);
+    world.advance(ms(1));
+    assert_eq!(admitted(&mut world), 1);
+    world.advance(ms(250));
+    assert_eq!(admitted(&mut world), 2);
+    world.advance(ms(10_000));
+    assert_eq!(admitted(&mut world), 3, "no more is saved than the burst");
+    assert_eq!(world.try_connect(), Err(Refusal::AcceptRate));
+    world.check_laws();
+}
+
+fn v4(last: u8) -> Option<PeerAddress> {
+    Some(PeerAddress::v4([192, 0, 2, last]))
+}
+
+fn v6(subnet: u8, last: u8) -> Option<PeerAddress> {
+    let mut octets = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    (octets[7], octets[15]) = (subnet, last);
+    Some(PeerAddress::v6(octets))
+}
+
+#[test]
+fn an_address_has_its_share_and_a_64_is_one_address() {
+    let admission = Admission::with(Bounds { per_address_max: Some(2), ..bounds() });
+    let mut world = World::with_admission(policy(), admission);
+    let first = world.connect_from(v4(1)).expect("room");
+    world.connect_from(v4(1)).expect("room");
+    assert_eq!(world.connect_from(v4(1)), Err(Refusal::MaxPerIp));
+    world.connect_from(v4(2)).expect("another address");
+    world.connect_from(v6(1, 1)).expect("room");
+    world.connect_from(v6(1, 2)).expect("room");
+    assert_eq!(world.connect_from(v6(1, 3)), Err(Refusal::MaxPerIp));
+    world.connect_from(v6(2, 3)).expect("another /64");
+    assert_eq!(world.connect_from(None), Err(Refusal::AddressUnknown));
+    world.peer_closes(first);
+    world.connect_from(v4(1)).expect("a place was given back");
+    assert_eq!(world.connect_from(v4(1)), Err(Refusal::MaxPerIp));
+    world.check_laws();
+}
+
+#[test]
+fn above_the_memory_limit_nobody_new_comes_in_and_the_live_are_kept() {
+    let admission = Admission::with(Bounds { memory_bytes_max: Some(1_000), ..bounds() });
+    let mut world = World::with_admission(policy(), Arc::clone(&admission));
+    let client = world.connect();
+    admission.note_memory(1_001);
+    assert_eq!(world.try_connect(), Err(Refusal::MemoryLimit));
+    world.receive(client, PING);
+    assert_eq!(world.sent_to(client), PONG);
+    admission.note_memory(1_000);
+    world.connect();
+    world.check_laws();
+}
+
+fn header(command: u8, family: u8, addresses: &[u8], more: &[u8]) -> Vec<u8> {
+    let length = (addresses.len() + more.len()) as u16;
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    bytes.extend([0x20 | command, family]);
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(addresses);
+    bytes.extend(more);
+    bytes
+}
+
+fn header_v4(last: u8) -> Vec<u8> {
+    header(1, 0x11, &[192, 0, 2, last, 10, 0, 0, 1, 1, 2, 3, 4], &[4, 0, 2, 9, 9])
+}
+
+fn proxied(per_address_max: Option<u32>) -> World {
+    let network = Network::new(PeerAddress::v4([10, 0, 0, 0]), 8).expect("a network");
+    let policy = Policy { proxies: Arc::from([network]), hello_timeout: ms(400), ..policy() };
+    World::with_admission(policy, Admission::with(Bounds { per_address_max, ..bounds() }))
+}
+
+const PROXY: Option<PeerAddress> = Some(PeerAddress::v4([10, 1, 2, 3]));
+
+#[test]
+fn a_proxy_says_for_whom_it_speaks_in_any_number_of_pieces() {
+    let bytes = [header_v4(1), PING.to_vec(), PING.to_vec()].concat();
+    for size in [1, 2, 7, 16, 29, 33, 34, bytes.len()] {
+        let mut world = proxied(Some(2));
+        let client = world.connect_from(PROXY).expect("room");
+        bytes.chunks(size).for_each(|piece| world.receive(client, piece));
+        assert_eq!(world.sent_to(client), [PONG, PONG].concat(), "{size}");
+        assert_eq!(world.counters().proxy_headers_received, 1);
+        world.check_laws();
+    }
+}
+
+#[test]
+fn limits_count_the_one_whom_a_proxy_speaks_for() {
+    let mut world = proxied(Some(2));
+    let connect = |world: &mut World, bytes: &[u8]| {
+        let client = world.connect_from(PROXY).expect("the proxy itself is not counted");
+        world.receive(client, bytes);
+        client
+    };
+    let first = connect(&mut world, &header_v4(1));
+    connect(&mut world, &header_v4(1));
+    let third = connect(&mut world, &header_v4(1));
+    assert_eq!(world.closed_for(third), Some(CloseReason::MaxPerIp));
+    assert_eq!(world.connect_from(v4(1)), Err(Refusal::MaxPerIp), "nor directly");
+    for local in
+        [header(0, 0, b"", b""), header(0, 0x11, b"", &[1, 2, 3]), header(1, 0, b"", b"xy")]
+    {
+        for _ in 0..3 {
+            let checking = connect(&mut world, &local);
+            assert_eq!(world.closed_for(checking), None, "nobody to count");
+        }
+    }
+    world.peer_closes(first);
+    let again = connect(&mut world, &header_v4(1));
+    assert_eq!(world.closed_for(again), None);
+    world.check_laws();
+}
+
+#[test]
+fn a_header_that_is_malformed_late_or_from_a_stranger_is_refused() {
+    let long = header(1, 0x11, &[0; 12], &[0; 3_000]);
+    let cases: [(&[u8], CloseReason); 9] = [
+        (PING, CloseReason::ProxyMalformed),
+        (b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2\r\n", CloseReason::ProxyMalformed),
+        (&header(2, 0x11, &[0; 12], b""), CloseReason::ProxyMalformed),
+        (&header(1, 0x12, &[0; 12], b""), CloseReason::ProxyMalformed),
+        (&header(1, 0x41, &[0; 12], b""), CloseReason::ProxyMalformed),
+        (&header(1, 0x11, &[0; 11], b""), CloseReason::ProxyMalformed),
+        (&header(1, 0x21, &[0; 35], b""), CloseReason::ProxyMalformed),
+        (&header(1, 0x11, &[0; 12], &[4, 0, 9, 1]), CloseReason::ProxyMalformed),
+        (&long[..16], CloseReason::ProxyMalformed),
+    ];
+    for (bytes, reason) in cases {
+        let mut world = proxied(None);
+        let client = world.connect_from(PROXY).expect("room");
+        world.receive(client, bytes);
+        assert_eq!(world.closed_for(client), Some(reason), "{bytes:?}");
+        world.check_laws();
+    }
+    let mut world = proxied(None);
+    let slow = world.connect_from(PROXY).expect("room");
+    world.receive(slow, &header_v4(1)[..20]);
+    let stranger = world.connect_from(v4(9)).expect("room");
+    world.receive(stranger, &header_v4(1));
+    assert_eq!(world.closed_for(stranger), Some(CloseReason::IllegalKindUnknown));
+    world.advance(ms(501));
+    assert_eq!(world.closed_for(slow), Some(CloseReason::HelloTimeout));
+    world.check_laws();
+}

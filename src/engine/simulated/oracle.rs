@@ -180,6 +180,8 @@ impl World {
         let any = self.rules.activity == Activity::Any;
         let client = &mut self.peers[id];
         client.blocked_since = None;
+        client.block_noticed = None;
+        client.send_ended = now;
         if cqe.result < 0 {
             if client.is_heard() {
                 client.verdict = Some((CloseReason::PeerReset, now));
@@ -400,20 +402,26 @@ impl World {
         let tick = self.rules.tick;
         let begun = |due: Timestamp| tick.start(tick.deadline(due));
         // With few buffers they are heard one after the other.
-        let unheard_turns_max = LATE_TURNS_MAX + 2 * self.sizes.clients as u32;
+        let unheard_turns_max = LATE_TURNS_MAX + 20 * self.sizes.clients as u32;
         for id in self.live.clone() {
+            let now = self.now();
+            let client = &mut self.peers[id];
+            if client.blocked_since.is_some() {
+                // It can be noticed in the first turn after it has begun.
+                client.block_noticed.get_or_insert(now);
+            }
             let client = &self.peers[id];
             if client.place.is_none() || client.key.is_none() || client.given_up_at.is_some() {
                 continue;
             }
             let stall = client
-                .blocked_since
+                .block_noticed
                 .map(|since| begun(since + self.rules.stall_timeout) + tick.as_duration() * 2);
             let last = match client.verdict {
                 Some((_, at)) => {
                     let flush = self.rules.stall_timeout + GOODBYE_TIMEOUT * 2;
                     let slow = client.reading == Reading::Slow;
-                    (!slow).then(|| begun(client.send_begun.max(at) + flush))
+                    (!slow).then(|| begun(client.send_begun.max(client.send_ended).max(at) + flush))
                 }
                 None => self.dues(client).iter().map(|(due, _)| begun(*due)).min(),
             };

@@ -26,6 +26,9 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Make a ticket, by which a server with --auth-key lets its bearer in.
     Ticket(TicketArgs),
+    /// Say what this host allows, and what so many connections need
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
 }
 
 /// The flags of `heartwheel ticket`.
@@ -44,6 +47,41 @@ pub struct TicketArgs {
     #[arg(long)]
     pub single_use: bool,
 }
+
+/// The flags of `heartwheel doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Connections that are to be held at once
+    #[arg(short, long, value_name = "N", default_value = "100k")]
+    pub connections: Count,
+    /// Each sends a heartbeat in this time
+    #[arg(short = 'i', long, value_name = "DURATION", default_value = "30s")]
+    pub heartbeat_interval: Span,
+    /// The clients (loadgen) run on this host too
+    #[arg(long)]
+    pub both_ends: bool,
+    /// Only the clients run on this host, and the kernel picks their ports
+    #[arg(long, conflicts_with = "both_ends")]
+    pub clients: bool,
+    /// Where the server will listen, as for serve; repeatable
+    #[arg(long, value_name = "URL")]
+    pub listen: Vec<String>,
+    /// One line of JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  heartwheel doctor -c 1m
+  heartwheel doctor -c 2m -i 40s --both-ends
+  heartwheel doctor -c 200k --listen tcp://0.0.0.0:40000 --json
+
+Each limit is told with its present value, the value needed, why, and the command that changes it.
+STOPS: the connections will not be reached, or be lost under load; slows: they will, but slower.
+What cannot be read (?) is told and not counted. docs/CAPACITY.md explains each limit.
+
+Exit: 0 everything is enough, 1 something is not (STOPS or slows), 2 usage.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:

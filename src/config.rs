@@ -121,12 +121,7 @@ impl Config {
     }
 
     fn new(args: &ServeArgs) -> Result<Config, ConfigError> {
-        let listen = match args.listen.is_empty() {
-            true => {
-                LISTEN_DEFAULTS.iter().map(|url| parse_listen(url)).collect::<Result<_, _>>()?
-            }
-            false => args.listen.iter().map(|url| parse_listen(url)).collect::<Result<_, _>>()?,
-        };
+        let listen = listen_addresses(&args.listen)?;
         let sweep = match &args.sweep {
             None => Strategy::DEFAULT,
             Some(name) => name.parse().map_err(|error| value("sweep", name, error))?,
@@ -363,6 +358,17 @@ fn parse_admin(text: &str, public: bool) -> Result<Option<AdminAddress>, ConfigE
         return Err(value("admin", text, reason));
     }
     Ok(Some(AdminAddress::Tcp(address)))
+}
+
+/// The addresses of `--listen`, or where to listen if nothing is said.
+///
+/// # Errors
+/// The first that is none.
+pub fn listen_addresses(urls: &[String]) -> Result<Vec<Listen>, ConfigError> {
+    match urls.is_empty() {
+        true => LISTEN_DEFAULTS.iter().map(|url| parse_listen(url)).collect(),
+        false => urls.iter().map(|url| parse_listen(url)).collect(),
+    }
 }
 
 fn parse_listen(url: &str) -> Result<Listen, ConfigError> {

@@ -85,6 +85,10 @@ pub const COMPLETIONS_PER_BATCH: usize = 256;
 /// Times that one ring is entered in a turn of the loop before the others get theirs.
 pub const ENTERS_PER_TURN_MAX: usize = 256;
 
+/// Times after which a connection of which there is more to read has to wait for the next turn. By
+/// then each has been read so many buffers of [`RECEIVE_BUFFER_BYTES`]: more than a TCP frame.
+pub const READS_PER_TURN_MAX: usize = 128;
+
 /// Entries of a ring's submission queue.
 pub const SUBMISSION_ENTRIES: u32 = 1_024;
 
@@ -126,6 +130,9 @@ pub const SWEEP_US_MAX: u64 = 60_000_000;
 /// What a thread of the epoll engine reads at once, in bytes.
 pub const TASK_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Reads and writes of one connection's task before the others get their turn.
+pub const TASK_ROUNDS_MAX: u32 = 4;
+
 /// What every connection of the tokio-uring engine has a buffer for, in bytes.
 pub const TOKIO_URING_BUFFER_BYTES: usize = 64;
 
@@ -135,8 +142,14 @@ pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// So many rounds in which no task found anything to read show that all has been read.
 pub const QUIET_ROUNDS: u32 = 3;
 
-/// Rounds after which a sweep no longer waits for that.
-pub const ROUNDS_MAX: u32 = 10_000;
+/// Rounds after which a sweep of the epoll engine no longer waits for that. tokio learns of 1,024
+/// readable sockets at a time, so by then each has had its turn; whoever still has more sends
+/// without end.
+pub const EPOLL_ROUNDS_MAX: u32 = 128;
+
+/// The same for the tokio-uring engine: by then each connection has been read more than a TCP frame
+/// in its small buffer.
+pub const TOKIO_URING_ROUNDS_MAX: u32 = 1_100;
 
 /// How long a session that was told good-bye may take to read it, and then to close its side.
 pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -209,6 +222,8 @@ pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub const TICK_MIN: Duration = Duration::from_millis(1);
 
 const _: () = {
+    assert!(TOKIO_URING_ROUNDS_MAX as usize * TOKIO_URING_BUFFER_BYTES > TCP_FRAME_BYTES_MAX);
+    assert!(READS_PER_TURN_MAX < ENTERS_PER_TURN_MAX, "or the turn ends before");
     assert!(RECEIVE_BUFFERS.is_power_of_two());
     assert!(SUBMISSION_ENTRIES.is_power_of_two() && COMPLETION_ENTRIES.is_power_of_two());
     assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES, "a full submission must not overflow");

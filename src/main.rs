@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Parser;
-use heartwheel::cli::{Cli, Command, TicketArgs};
-use heartwheel::config::{self, Config, ConfigError};
+use heartwheel::cli::{Cli, Command, DoctorArgs, TicketArgs};
+use heartwheel::config::{self, Config, ConfigError, listen_addresses};
+use heartwheel::host::{Diagnosis, Ends, Needs};
 use heartwheel::protocol::ticket::Ticket;
 use heartwheel::server;
 use serde::Serialize;
@@ -14,7 +15,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The flags or the file are wrong.
 const EXIT_USAGE: u8 = 2;
-/// The server could not start, failed, or ended with an account that does not balance.
+/// The server could not start, failed, or ended with an account that does not balance; or this
+/// host is not enough.
 const EXIT_FAILED: u8 = 1;
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             }
             Err(error) => complain(&error, EXIT_USAGE),
         },
+        Command::Doctor(args) => examine(&args),
     }
 }
 
@@ -56,6 +59,34 @@ fn ticket(args: TicketArgs) -> Result<String, ConfigError> {
     });
     let exp = now.saturating_add(args.expires.0).as_secs();
     Ok(keys.seal(&Ticket { exp, sub: args.subject, nonce }))
+}
+
+/// Says what this host allows; the exit code says whether it is enough.
+fn examine(args: &DoctorArgs) -> ExitCode {
+    let listen = match listen_addresses(&args.listen) {
+        Ok(listen) => listen,
+        Err(error) => return complain(&error, EXIT_USAGE),
+    };
+    let diagnosis = Diagnosis::of_this_host(&Needs {
+        connections: args.connections.0.clamp(1, u64::from(u32::MAX)),
+        interval: args.heartbeat_interval.0,
+        ends: match (args.both_ends, args.clients) {
+            (true, _) => Ends::Both,
+            (_, true) => Ends::Clients,
+            _ => Ends::Server,
+        },
+        listen: listen.iter().map(|listen| listen.address).collect(),
+        kernel_picks_ports: args.clients,
+    });
+    if args.json {
+        print_line(&diagnosis);
+    } else {
+        let mut stdout = std::io::stdout().lock();
+        let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        // Nobody may be reading it any more: that is no failure.
+        let _ = stdout.write_all(diagnosis.text(colour).as_bytes());
+    }
+    if diagnosis.enough { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
 }
 
 /// One line of JSON on standard output. Nobody may be reading it any more: that is no failure.

@@ -109,6 +109,19 @@ fn scaled(text: &str, units: &[(&str, f64)]) -> Option<u64> {
     exact.then_some(whole as u64)
 }
 
+/// `1234567` as `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// Lets a quantity stand in a TOML file as a text, or as a bare number.
 macro_rules! deserialize_quantity {
     ($($name:ident),+) => {$(
@@ -143,6 +156,13 @@ mod tests {
         assert_eq!("64KiB".parse(), Ok(Bytes(65_536)));
         assert_eq!("12_000".parse(), Ok(Count(12_000)));
         assert_eq!("1%".parse(), Ok(Share(0.01)));
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(grouped(7), "7");
+        assert_eq!(grouped(123_456), "123,456");
+        assert_eq!(grouped(1_234_567), "1,234,567");
     }
 
     #[test]

@@ -332,6 +332,44 @@ fn a_client_that_never_reads_harms_only_itself(engine: &str) {
     assert_eq!(closed, 1, "{counters:#}");
 }
 
+/// PONGs are legal and never answered: one may send them as fast as the kernel takes them.
+/// Not with `--arming receive`, where the kernel itself goes on receiving (docs/ENGINES.md).
+#[test]
+fn who_sends_without_end_keeps_nobody_from_his_turn() {
+    for engine in ["uring", "tokio-uring", "epoll"] {
+        outlast_a_flood(engine);
+    }
+}
+
+fn outlast_a_flood(engine: &str) {
+    let flags = ["--idle-timeout", "600ms", "--heartbeat-interval", "200ms"];
+    let server = Server::start_on(engine, &flags);
+    let mut flooder = server.connect();
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flood = std::thread::spawn({
+        let ended = std::sync::Arc::clone(&ended);
+        move || {
+            let pongs = PONG.repeat(20_000);
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                flooder.send(&pongs);
+            }
+        }
+    });
+    let mut silent = server.connect();
+    let mut talkative = server.connect();
+    silent.heartbeat();
+    let last_sent = Instant::now();
+    silent.stream.set_nonblocking(true).expect("can be set");
+    while !matches!(silent.stream.read(&mut [0; 1]), Ok(0)) {
+        assert!(last_sent.elapsed() < PATIENCE, "time passes for the others");
+        talkative.heartbeat();
+    }
+    ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    flood.join().expect("nobody has closed the flooder");
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "expired"]), 1, "{counters:#}");
+}
+
 #[test]
 fn many_connections_come_and_go_over_several_rings() {
     let flags = ["--rings-per-shard", "3", "--ring-slots", "400", "--max-connections", "600"];

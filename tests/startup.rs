@@ -222,6 +222,17 @@ fn where_io_uring_is_forbidden_epoll_serves_if_asked_and_auto_by_itself() {
     }
 }
 
+#[test]
+fn the_doctor_tries_io_uring_and_sees_the_filter() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heartwheel"));
+    command.args(["doctor", "-c", "100", "--json"]);
+    forbid_io_uring(&mut command, libc::EPERM as u32);
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(found["verdict"], "NOT ENOUGH: seccomp, io_uring");
+}
+
 /// A server whose `io_uring_setup` fails with `errno`, as under a container's seccomp filter.
 fn without_io_uring(errno: u32) -> Command {
     let mut command = serve(&["--listen", "tcp://127.0.0.1:0", "--admin", "off"]);

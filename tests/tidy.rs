@@ -22,7 +22,7 @@ const WALLS: &[(&str, &[&str])] = &[
         &["counters", "limits", "mutants", "outgoing", "protocol", "session", "sweep", "time"],
     ),
     ("socket", &["limits", "protocol"]),
-    ("host", &["limits"]),
+    ("host", &["engine", "limits", "ring", "units"]),
     (
         "engine",
         &[

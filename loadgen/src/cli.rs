@@ -30,6 +30,8 @@ Examples:
   loadgen --target tcp://127.0.0.1:7400 --target-admin 127.0.0.1:7480 -d 90s --at 60s:drain \
           --reconnect exp:1s..30s,full-jitter
       everybody is told to go, and comes back no earlier than the server said
+  loadgen -c 100k -i 10s -d 2m --html report.html
+      the report as a page with plots, besides the text
   loadgen --target tcp://127.0.0.1:7400 --no-hello -i 10s -c 20k
       a bare echo that knows no HELLO
 
@@ -163,6 +165,10 @@ pub struct Cli {
     #[arg(short = 'o', long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
+    /// Write the report as a page with plots: one file that needs neither network nor scripts
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
     /// Plain progress lines even on a terminal
     #[arg(long)]
     pub no_live: bool,
@@ -181,6 +187,10 @@ impl Cli {
         ensure!(!zero(self.interval), "-i must be at least 1ms");
         ensure!(!zero(self.idle_timeout), "--idle-timeout must be at least 1ms");
         let is_websocket = self.spoken() == Protocol::WebSocket;
+        ensure!(
+            !(is_websocket && self.negotiate),
+            "--negotiate needs HELLO, which WebSocket has not: say -i and --idle-timeout"
+        );
         if self.no_hello || is_websocket {
             let what = if is_websocket { "WebSocket" } else { "--no-hello" };
             ensure!(

@@ -15,6 +15,7 @@ use crate::live::Live;
 use crate::run::{Steady, steady_at};
 use crate::scenario::Kind;
 use crate::scenario::admin::{Admin, Answer};
+use crate::series::Series;
 use crate::server::Server;
 use crate::stats::Snapshot;
 use crate::worker::Task;
@@ -41,6 +42,8 @@ pub struct Conductor<'a> {
     pub server: Option<Server>,
     pub server_pid: Option<u32>,
     pub live: Live,
+    /// How it went over time.
+    pub series: Series,
     pub interrupted: Arc<AtomicBool>,
     /// Whoever asks the control plane, until the last accounts are read.
     pub admin: Option<Admin>,
@@ -157,6 +160,7 @@ impl Conductor<'_> {
             std::thread::sleep(Duration::from_millis(5));
             let mut snapshot = self.crew.snapshot();
             snapshot.gone = snapshot.opened.saturating_sub(snapshot.alive);
+            self.series.look("closing", &snapshot, &self.crew, self.server_pid);
             self.live.show("closing", &snapshot);
         }
         if self.server.is_some() {
@@ -169,7 +173,7 @@ impl Conductor<'_> {
     /// Looks on until `until` holds, or the run is over for another reason.
     fn watch(
         &mut self,
-        phase: &str,
+        phase: &'static str,
         ending: &mut Ending,
         until: impl Fn(Timestamp, &Snapshot) -> bool,
     ) -> Result<(), WorkerFailed> {
@@ -184,7 +188,7 @@ impl Conductor<'_> {
 
     fn watch_to_the_end(
         &mut self,
-        phase: &str,
+        phase: &'static str,
         ending: &mut Ending,
         until: impl Fn(Timestamp, &Snapshot) -> bool,
     ) -> Result<(), WorkerFailed> {
@@ -204,6 +208,7 @@ impl Conductor<'_> {
                     return Ok(());
                 }
             }
+            self.series.look(phase, &snapshot, &self.crew, self.server_pid);
             self.live.show(phase, &snapshot);
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -63,6 +63,11 @@ impl Crew {
         snapshot
     }
 
+    /// The workers one by one.
+    pub fn published(&self) -> impl Iterator<Item = &Published> {
+        self.published.iter().map(Arc::as_ref)
+    }
+
     /// Whether a worker has ended, which before it is told to means that it has failed.
     pub fn any_ended(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)

@@ -85,6 +85,26 @@ impl Latency {
         (self.count() > 0).then_some(self.max_us)
     }
 
+    /// The whole distribution at percentiles that halve the distance to 100; empty if nothing was
+    /// counted.
+    pub fn distribution(&self) -> Vec<PercentileUs> {
+        let counted = self.count();
+        let mut distribution = Vec::new();
+        let mut beyond = 1.0;
+        // Beyond the last that was counted there is nothing to tell.
+        while beyond * counted as f64 >= 1.0 {
+            for part in [1.0, 0.84, 0.71, 0.59] {
+                let percentile = 100.0 * (1.0 - beyond * part);
+                let us = self.percentile_us(percentile);
+                distribution.extend(us.map(|us| PercentileUs { percentile, us }));
+            }
+            beyond /= 2.0;
+        }
+        let max = self.max_us().map(|us| PercentileUs { percentile: 100.0, us });
+        distribution.extend(max);
+        distribution
+    }
+
     /// The figures for a report.
     pub fn summary(&self) -> LatencySummary {
         LatencySummary {
@@ -96,6 +116,13 @@ impl Latency {
             max: self.max_us(),
         }
     }
+}
+
+/// So many percent took at most so long.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PercentileUs {
+    pub percentile: f64,
+    pub us: u64,
 }
 
 #[cfg(test)]
@@ -111,6 +138,12 @@ mod tests {
         let summary = low.summary();
         assert_eq!((summary.count, summary.p50, summary.p99), (1_000, Some(500), Some(990)));
         assert_eq!((low.min_us(), summary.max), (Some(1), Some(1_000)));
+        let distribution = low.distribution();
+        assert!(distribution.is_sorted_by(|a, b| a.percentile < b.percentile && a.us <= b.us));
+        let median = distribution.iter().find(|point| point.percentile >= 50.0);
+        assert_eq!(median.map(|point| point.us), Some(500));
+        assert_eq!(distribution.last(), Some(&PercentileUs { percentile: 100.0, us: 1_000 }));
+        assert_eq!(Latency::new(2).distribution(), []);
     }
 
     #[test]

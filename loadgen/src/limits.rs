@@ -72,6 +72,16 @@ pub const CONNECTING_EXTRA: Duration = Duration::from_secs(30);
 /// How often a worker publishes what it has counted.
 pub const PUBLISH_EVERY: Duration = Duration::from_millis(20);
 
+/// The interval by which this host is judged before the server has told its own: that server's
+/// default.
+pub const INTERVAL_PRESUMED: Duration = Duration::from_secs(30);
+
+/// Looks at a run over time that are kept; when there are more, every second one is dropped.
+pub const SERIES_POINTS_MAX: usize = 240;
+
+/// The time between two looks, at first: CPU time is told in hundredths of a second.
+pub const SERIES_INTERVAL_MIN: Duration = Duration::from_millis(250);
+
 /// How long an own server may take to say that it is ready, and to end.
 pub const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 

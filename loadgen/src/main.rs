@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod scenario;
 mod schedule;
+mod series;
 mod server;
 mod slo;
 mod stats;
@@ -70,6 +71,10 @@ fn show(cli: &Cli, report: &Report) -> Result<()> {
             fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
         }
         None => write!(out, "{}", report::summary(report))?,
+    }
+    if let Some(file) = &cli.html {
+        let page = report::html(report);
+        fs::write(file, page).with_context(|| format!("writing {}", file.display()))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use heartwheel::host::{Ends, Needs, raise_descriptor_limit, start_warning};
 use heartwheel::protocol::Protocol;
 use heartwheel::ring::probe_client;
 use heartwheel::time::{Clock, Timestamp};
@@ -14,14 +15,15 @@ use crate::addresses::Sources;
 use crate::cli::Cli;
 use crate::conductor::{Conductor, WorkerFailed};
 use crate::crew::Crew;
-use crate::host::advice::{self, Needs};
 use crate::host::kernel::{self, KernelSample};
 use crate::host::process::{self, ProcessSample};
+use crate::limits;
 use crate::live::Live;
 use crate::plan::Plan;
 use crate::report::{self, Evidence, Report};
 use crate::scenario::Scenario;
 use crate::scenario::admin::Admin;
+use crate::series::Series;
 use crate::server::Server;
 use crate::wire::Wire;
 use crate::worker::{Orders, Task};
@@ -64,7 +66,7 @@ pub struct Baseline {
 /// If the run could not be made at all. What went wrong within it stands in the report.
 pub fn run(cli: &Cli) -> Result<Report> {
     let interrupted = watch_for_interrupts()?;
-    let descriptors = advice::raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit().context("raising RLIMIT_NOFILE")?;
     probe_client()?;
     let mut live = Live::new(u64::from(cli.connections));
     let server = match cli.target {
@@ -72,6 +74,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         None => Some(Server::start(cli)?),
     };
     let server_pid = server.as_ref().map(Server::pid).or(cli.server_pid);
+    let series = Series::new();
     let generator = process::sample(std::process::id()).unwrap_or_default();
     let task = Arc::new(task(cli, server.as_ref(), descriptors)?);
     let warnings = warnings(cli, &task);
@@ -92,6 +95,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         server,
         server_pid,
         live,
+        series,
         interrupted,
         admin,
         next_event: 0,
@@ -99,7 +103,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         answers: Vec::new(),
     };
     let ending = conductor.conduct();
-    let Conductor { crew, server, interrupted, answers, .. } = conductor;
+    let Conductor { crew, server, series, interrupted, answers, .. } = conductor;
     let last = crew.snapshot();
     let terms_ms = (last.interval_ms, last.idle_timeout_ms);
     let ending = match ending {
@@ -125,6 +129,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         interrupted: interrupted.load(Ordering::Relaxed),
         server_pid,
         answers,
+        series: series.section(),
         steady_at: steady_at(&task),
         terms_ms,
     }))
@@ -218,10 +223,12 @@ fn warnings(cli: &Cli, task: &Task) -> Vec<String> {
     let capacity = task.sources.capacity();
     let needs = Needs {
         connections: u64::from(cli.connections),
-        both_ends: task.target.ip().is_loopback(),
-        kernel_ports: capacity.is_none(),
+        interval: cli.interval.unwrap_or(limits::INTERVAL_PRESUMED),
+        ends: if task.target.ip().is_loopback() { Ends::Both } else { Ends::Clients },
+        listen: Vec::new(),
+        kernel_picks_ports: capacity.is_none(),
     };
-    let mut warnings = advice::warnings(needs);
+    let mut warnings: Vec<String> = start_warning(&needs).into_iter().collect();
     // A port that is closed here is free again after a minute (TIME_WAIT).
     let needed = u64::from(cli.connections) + 60 * u64::from(cli.churn);
     if let Some(capacity) = capacity.filter(|&capacity| capacity < needed) {

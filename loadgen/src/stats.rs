@@ -9,6 +9,7 @@ use heartwheel::time::Timestamp;
 use crate::latency::Latency;
 use crate::scenario::Event;
 use crate::scenario::account::Account;
+use crate::series::Buckets;
 
 /// Counts by reason; reasons are few.
 pub type Reasons = BTreeMap<&'static str, u64>;
@@ -251,6 +252,8 @@ pub struct Published {
     pub interval_ms: AtomicU64,
     /// Connections that have to be closed yet.
     pub alive: AtomicU64,
+    /// From due to answered, in all phases.
+    pub rtt: Buckets,
 }
 
 /// A sum over all workers' [`Published`].

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use heartwheel::units::grouped;
+
 /// A value that could not be read, with what would have been right.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
@@ -90,19 +92,6 @@ fn unknown(unit: &str, what: &'static str, units: &'static str) -> UnitError {
     UnitError::Unit { unit: unit.to_owned(), what, units }
 }
 
-/// `1234567` as `1,234,567`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,12 +124,5 @@ mod tests {
         for bad in ["101%", "-1%", "2", "1ms"] {
             assert!(parse_share(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn thousands_are_set_apart() {
-        assert_eq!(grouped(7), "7");
-        assert_eq!(grouped(123_456), "123,456");
-        assert_eq!(grouped(1_234_567), "1,234,567");
     }
 }

@@ -269,16 +269,12 @@ impl WebSocket {
             Event::Ping(payload) => {
                 let number = self.replies.fetch_add(1, Ordering::Relaxed);
                 let key = (mix(!self.seed ^ mix(number)) as u32).to_ne_bytes();
-                let (mut header, mut buffer) =
-                    ([0; HEADER_BYTES_MAX], Box::new([0; SMALL_BUFFER_BYTES]));
-                let payload = &payload[..payload.len().min(SMALL_BUFFER_BYTES - 6)];
+                let mut header = [0; HEADER_BYTES_MAX];
                 let front =
                     encode_header(Opcode::Pong, payload.len() as u64, Some(key), &mut header);
-                let end = front + payload.len();
-                buffer[..front].copy_from_slice(&header[..front]);
-                buffer[front..end].copy_from_slice(payload);
-                mask(&mut buffer[front..end], key, 0);
-                Incoming::Reply(Outgoing::small(buffer, end))
+                let mut pong = [&header[..front], payload].concat();
+                mask(&mut pong[front..], key, 0);
+                Incoming::Reply(Outgoing::shared(pong.into()))
             }
             Event::Text(DATA) => Incoming::Data,
             Event::Text(message) | Event::Binary(message) => {

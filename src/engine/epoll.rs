@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 
 use super::hub::{Hub, Link};
 use super::{EngineError, EngineReport, Mailbox, TaskConfig};
-use crate::limits::{ACCEPT_PAUSE, TASK_BUFFER_BYTES};
+use crate::limits::{ACCEPT_PAUSE, EPOLL_ROUNDS_MAX, TASK_BUFFER_BYTES, TASK_ROUNDS_MAX};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::session::SessionKey;
@@ -42,7 +42,7 @@ pub fn run<S: Sweeper + 'static>(
         .enable_all()
         .build()
         .map_err(setup("making a tokio runtime"))?;
-    let hub = Hub::new(clock, tick, new_shard(), Arc::clone(&config.status));
+    let hub = Hub::new(clock, tick, new_shard(), Arc::clone(&config.status), EPOLL_ROUNDS_MAX);
     let buffer = Rc::new(RefCell::new(vec![0; TASK_BUFFER_BYTES]));
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
@@ -111,10 +111,16 @@ impl<S: Sweeper> Connection<S> {
     }
 
     async fn run(mut self, buffer: Rc<RefCell<Vec<u8>>>) {
+        let mut busy_rounds = 0;
         while !self.link.is_closing() {
             let progress = self.send() | self.receive(&mut buffer.borrow_mut());
+            busy_rounds = if progress { busy_rounds + 1 } else { 0 };
             if !progress {
                 self.wait().await;
+            } else if busy_rounds == TASK_ROUNDS_MAX {
+                // Whoever sends faster than he is read must not keep the others from their turn.
+                busy_rounds = 0;
+                tokio::task::yield_now().await;
             }
         }
         if let Some(outgoing) = self.sending.take().or_else(|| self.link.take_outgoing()) {

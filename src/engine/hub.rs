@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::housekeeper::Housekeeper;
 use super::{EngineCounters, EngineReport, Mailbox, Status, peer_address};
-use crate::limits::{QUIET_ROUNDS, ROUNDS_MAX};
+use crate::limits::QUIET_ROUNDS;
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::ring::RingCounters;
@@ -73,6 +73,8 @@ pub(super) struct Hub<S> {
     counters: RefCell<EngineCounters>,
     /// Events of any kind so far: tells whether a round was quiet.
     events: Cell<u64>,
+    /// Rounds after which everybody has had his turn.
+    rounds_max: u32,
     /// A command was obeyed: there may be something new to do.
     news: Notify,
     /// The engine was told to end.
@@ -85,6 +87,7 @@ impl<S: Sweeper> Hub<S> {
         tick: TickLength,
         shard: Shard<S, Rc<Link>>,
         status: Arc<Status>,
+        rounds_max: u32,
     ) -> Rc<Hub<S>> {
         Rc::new(Hub {
             clock,
@@ -93,6 +96,7 @@ impl<S: Sweeper> Hub<S> {
             effects: RefCell::default(),
             counters: RefCell::default(),
             events: Cell::new(0),
+            rounds_max,
             news: Notify::new(),
             stopping: Notify::new(),
         })
@@ -200,8 +204,8 @@ impl<S: Sweeper> Hub<S> {
             return;
         }
         if !self.drain(round).await {
+            // All have had their turn many times over; some send faster than they are read.
             self.count(|counters| counters.busy_turns += 1);
-            return;
         }
         loop {
             let progress = self.house.borrow_mut().sweep(
@@ -221,7 +225,7 @@ impl<S: Sweeper> Hub<S> {
     /// looks for what has become readable between two of our turns, but not for all at once.
     async fn drain(&self, round: &impl AsyncFn()) -> bool {
         let mut quiet = 0;
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..self.rounds_max {
             let before = self.events.get();
             round().await;
             quiet = if self.events.get() == before { quiet + 1 } else { 0 };

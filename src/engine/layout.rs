@@ -58,6 +58,23 @@ impl Layout {
         }
         Ok(Layout { rings_per_shard: rings, slots, capacity: capacity.min(connections) })
     }
+
+    /// The lowest limit of descriptors under which `connections` fit at all: those of the tables,
+    /// and those of the process itself.
+    pub fn descriptor_limit_min(connections: usize, shards: usize, listeners: usize) -> u64 {
+        let fits = |limit: u64| {
+            Layout::new(connections, shards, limit, None, None).is_ok_and(|layout| {
+                let rings = layout.rings_per_shard * shards;
+                layout.capacity >= connections && own_descriptors(rings, shards, listeners) <= limit
+            })
+        };
+        let (mut low, mut high) = (1, u64::from(SLOTS_PER_RING_MAX));
+        while low < high {
+            let middle = u64::midpoint(low, high);
+            if fits(middle) { high = middle } else { low = middle + 1 }
+        }
+        low
+    }
 }
 
 /// The shards of an engine whose threads have descriptor tables of their own.
@@ -95,6 +112,12 @@ impl TaskLayout {
     }
 }
 
+/// Descriptors of the process beside those of connections: each ring and its listeners, each
+/// shard's eventfd, and what the process has anyway.
+pub fn own_descriptors(rings: usize, shards: usize, listeners: usize) -> u64 {
+    (rings * (1 + listeners) + shards) as u64 + DESCRIPTORS_RESERVED / 4
+}
+
 /// Slots that each of `rings` needs for its share of `connections`.
 fn slots_for(connections: usize, rings: usize) -> u64 {
     let share = connections.div_ceil(rings) as u64;
@@ -123,6 +146,19 @@ mod tests {
         let generous = layout(200_000, 1 << 20).expect("fits");
         assert_eq!(generous.rings_per_shard, 1);
         assert!(layout(100_000_000, 1_024).is_err());
+    }
+
+    #[test]
+    fn the_lowest_limit_fits_and_one_less_does_not() {
+        for connections in [10, 5_000, 1_000_000, 10_000_000] {
+            let limit = Layout::descriptor_limit_min(connections, 2, 2);
+            let layout = Layout::new(connections, 2, limit, None, None).expect("fits");
+            assert_eq!(layout.capacity, connections);
+            assert!(own_descriptors(layout.rings_per_shard * 2, 2, 2) <= limit);
+            let less = Layout::new(connections, 2, limit - 1, None, None);
+            let own = |layout: Layout| own_descriptors(layout.rings_per_shard * 2, 2, 2);
+            assert!(less.map_or(true, |layout| own(layout) > limit - 1), "{connections}: {limit}");
+        }
     }
 
     #[test]

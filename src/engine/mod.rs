@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::hub::Link;
-pub use self::layout::{DoesNotFit, Layout, TaskLayout};
+pub use self::layout::{DoesNotFit, Layout, TaskLayout, own_descriptors};
 pub use self::mailbox::{Command, MailSender, Mailbox, mailbox};
 pub use self::status::Status;
 use crate::counters::counters;

@@ -19,7 +19,9 @@ use tokio_uring::net::{TcpListener, TcpStream};
 
 use super::hub::{Hub, Link};
 use super::{EngineError, EngineReport, Mailbox, TaskConfig};
-use crate::limits::{ACCEPT_PAUSE, SUBMISSION_ENTRIES, TOKIO_URING_BUFFER_BYTES};
+use crate::limits::{
+    ACCEPT_PAUSE, SUBMISSION_ENTRIES, TOKIO_URING_BUFFER_BYTES, TOKIO_URING_ROUNDS_MAX,
+};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::session::SessionKey;
@@ -44,7 +46,8 @@ pub fn run<S: Sweeper + 'static>(
     // DEFER_TASKRUN would hang it: it does not enter the ring to collect.
     ring.setup_coop_taskrun().setup_single_issuer().setup_cqsize(config.completion_entries);
     tokio_uring::builder().entries(SUBMISSION_ENTRIES).uring_builder(&ring).start(async {
-        let hub = Hub::new(clock, tick, new_shard(), Arc::clone(&config.status));
+        let hub =
+            Hub::new(clock, tick, new_shard(), Arc::clone(&config.status), TOKIO_URING_ROUNDS_MAX);
         let accepting = listeners
             .into_iter()
             .map(|(protocol, listener)| Accepting::start(&hub, listener, protocol));

@@ -13,10 +13,10 @@ use crate::control::ShardHandle;
 use crate::engine::uring::UringEngine;
 use crate::engine::{
     Command, DoesNotFit, EngineConfig, EngineError, EngineKind, EngineReport, Layout, MailSender,
-    Mailbox, Status, TaskConfig, TaskLayout, Tuning, epoll, mailbox, tokio_uring,
+    Mailbox, Status, TaskConfig, TaskLayout, Tuning, epoll, mailbox, own_descriptors, tokio_uring,
 };
 use crate::host;
-use crate::limits::{DESCRIPTORS_RESERVED, SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
+use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::shard::{Admission, Auth, Bounds, Policy, Shard};
 use crate::socket::{Listen, ListenError, Listener, free_address, listeners};
 use crate::sweep::{AnySweeper, Strategy};
@@ -77,11 +77,9 @@ impl Plan {
         }
     }
 
-    /// Descriptors of the process beside those of connections: each ring and its listeners, each
-    /// shard's eventfd, and what the process has anyway.
+    /// Descriptors of the process beside those of connections.
     pub(super) fn descriptors(&self, config: &Config) -> u64 {
-        let rings = self.rings() * (1 + config.listen.len());
-        (rings + self.shards) as u64 + DESCRIPTORS_RESERVED / 4
+        own_descriptors(self.rings(), self.shards, config.listen.len())
     }
 
     /// Opens the listeners of all rings, or only makes sure of the addresses where the shards open

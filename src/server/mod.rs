@@ -15,7 +15,7 @@ use self::crew::{Crew, Plan};
 use crate::config::Config;
 use crate::control::{AdminAddress, AdminListener, Control, ServerHandle, tell_systemd};
 use crate::engine::{Command, DoesNotFit, EngineError, EngineKind, EngineReport, MailSender};
-use crate::host;
+use crate::host::{self, Ends, Needs};
 use crate::limits::ADMIN_FAREWELL;
 use crate::report::FinalLine;
 use crate::ring::{RingError, probe_asking_server, probe_server};
@@ -172,6 +172,7 @@ pub fn run_with(
     let signals = watch_signals(events.clone()).map_err(system("watching for signals"))?;
     let admin = bind_admin(config)?;
     let sockets = plan.open_sockets(config)?;
+    warn_of_limits(config);
 
     let mut crew = Crew::new(&plan).map_err(system("making an eventfd"))?;
     let handle = Arc::new(ServerHandle {
@@ -216,6 +217,20 @@ fn check_memory(config: &Config) -> Result<(), ServerError> {
     match config.bounds.memory_bytes_max {
         Some(limit) if limit <= resident => Err(ServerError::Memory { limit, resident }),
         _ => Ok(()),
+    }
+}
+
+/// Says what of this host's limits will bite before so many connections are open.
+fn warn_of_limits(config: &Config) {
+    let warning = host::start_warning(&Needs {
+        connections: config.max_connections as u64,
+        interval: config.policy.heartbeat_interval,
+        ends: Ends::Server,
+        listen: config.listen.iter().map(|listen| listen.address).collect(),
+        kernel_picks_ports: false,
+    });
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
     }
 }
 

@@ -124,6 +124,8 @@ pub struct Session<C> {
     pub(crate) listed_as_sender: bool,
     /// It has said HELLO, and so can be told other terms.
     pub(crate) said_hello: bool,
+    /// It keeps an interval of its own, from which its timeout follows.
+    pub(crate) has_own_interval: bool,
 }
 
 impl<C> Session<C> {
@@ -151,6 +153,7 @@ impl<C> Session<C> {
             parting: CloseReason::PeerClosed,
             listed_as_sender: false,
             said_hello: false,
+            has_own_interval: false,
         }
     }
 

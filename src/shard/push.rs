@@ -140,7 +140,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     fn check_live(&self, key: SessionKey) -> Result<(), PushRefused> {
         match self.sessions.get(key).map(|session| session.phase) {
             Some(Phase::Live) => Ok(()),
-            Some(Phase::AwaitingHello) => Err(PushRefused::NotLive),
+            Some(Phase::AwaitingProxy | Phase::AwaitingHello) => Err(PushRefused::NotLive),
             _ => Err(PushRefused::Gone),
         }
     }

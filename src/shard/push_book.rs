@@ -203,9 +203,15 @@ impl PushBook {
         entry.marks.set(key, acknowledges);
     }
 
+    /// The push, if this session is one of those it waits for: one that was forgotten and pushed
+    /// anew knows nothing of what is still on its way from before.
+    fn pending(&mut self, id: u64, key: SessionKey) -> Option<&mut Entry> {
+        self.entries.get_mut(&id).filter(|entry| entry.marks.is_pending(key))
+    }
+
     /// It will not be sent.
     pub(super) fn dropped(&mut self, id: u64, key: SessionKey, reason: PushDrop) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.pending(id, key) else { return };
         entry.marks.clear_pending(key);
         entry.marks.close(key);
         entry.account.pending -= 1;
@@ -215,8 +221,8 @@ impl PushBook {
 
     /// It has been written. Whether the receipt has come before.
     pub(super) fn written(&mut self, id: u64, key: SessionKey, acknowledges: bool) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
-        let early = acknowledges && entry.marks.is_pending(key) && !entry.marks.is_open(key);
+        let Some(entry) = self.pending(id, key) else { return false };
+        let early = acknowledges && !entry.marks.is_open(key);
         entry.marks.clear_pending(key);
         entry.account.pending -= 1;
         match early {

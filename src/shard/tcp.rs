@@ -131,8 +131,7 @@ fn handle<C>(
         Frame::Hello { interval_ms, .. } if first => {
             context.counters.hellos_received += 1;
             tracing::debug!(session = %context.id(), interval_ms, "HELLO");
-            let Terms { interval_ms, idle_timeout_ms } = context.policy.terms(interval_ms);
-            session.idle_timeout_ms = idle_timeout_ms;
+            let Terms { interval_ms, idle_timeout_ms } = context.policy.agree(session, interval_ms);
             session.said_hello = true;
             let welcome = Frame::Welcome { session: context.id().0, interval_ms, idle_timeout_ms };
             queue_message(session, encode(&welcome, context.buffers), context)?;

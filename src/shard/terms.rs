@@ -17,7 +17,7 @@ pub(super) struct Terms {
 impl Policy {
     /// The terms of a client that wants to beat every `wanted_ms`; 0 leaves it to the server, whose
     /// own interval and timeout then hold. Otherwise the timeout follows from the interval.
-    pub(super) fn terms(&self, wanted_ms: u32) -> Terms {
+    fn terms(&self, wanted_ms: u32) -> Terms {
         if wanted_ms == 0 {
             return Terms {
                 interval_ms: millis(self.heartbeat_interval),
@@ -42,10 +42,18 @@ impl Policy {
         }
     }
 
-    /// The interval that a session keeps. It follows from its timeout, so that the session need
-    /// not remember both.
+    /// The terms of a session from now on, as it asked for them.
+    pub(super) fn agree<C>(&self, session: &mut Session<C>, wanted_ms: u32) -> Terms {
+        let terms = self.terms(wanted_ms);
+        session.idle_timeout_ms = terms.idle_timeout_ms;
+        session.has_own_interval = wanted_ms != 0;
+        terms
+    }
+
+    /// The interval that a session keeps. If it is one of its own, it follows from its timeout, so
+    /// that the session need not remember both.
     pub(super) fn interval_of<C>(&self, session: &Session<C>) -> Duration {
-        if session.idle_timeout_ms == millis(self.idle_timeout) {
+        if !session.has_own_interval {
             return self.heartbeat_interval;
         }
         let interval_ms = f64::from(session.idle_timeout_ms) / self.timeout_factor;

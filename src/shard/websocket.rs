@@ -58,8 +58,8 @@ fn upgrade<C>(
             }
             context.counters.upgrades += 1;
             session.phase = Phase::Live;
-            let Terms { interval_ms, idle_timeout_ms } = context.policy.terms(asked.heartbeat_ms);
-            session.idle_timeout_ms = idle_timeout_ms;
+            let Terms { interval_ms, idle_timeout_ms } =
+                context.policy.agree(session, asked.heartbeat_ms);
             add_field(&mut response, "Heartbeat-Interval-Ms", interval_ms);
             add_field(&mut response, "Idle-Timeout-Ms", idle_timeout_ms);
             queue_message(session, raw(&response, context.buffers), context)?;
@@ -85,8 +85,13 @@ fn read_messages<C>(
     let reader = Reader { role: Role::Server, message_bytes_max: context.policy.frame_bytes_max };
     let (mut decoding, begun_due) = take_decoding(session);
     let progress_before = progress(decoding.as_deref());
-    let heard_before = context.counters.frames_received;
-    let outcome = decode(&reader, &mut decoding, bytes, |event| handle(session, event, context));
+    let within_message = decoding.as_ref().is_some_and(|decoding| decoding.is_within_message());
+    let mut has_ended = false;
+    let outcome = decode(&reader, &mut decoding, bytes, |event| {
+        // A control frame within a message ends nothing but itself.
+        has_ended |= !within_message || matches!(event, Event::Text(_) | Event::Binary(_));
+        handle(session, event, context)
+    });
     match outcome {
         Ok(()) => {}
         Err(Stop::Hearer(end)) => return Err(end),
@@ -98,8 +103,7 @@ fn read_messages<C>(
     if let Some(decoding) = decoding {
         // What was begun after something else had ended has all its time, and a large message has
         // it anew while it makes progress.
-        let going_on = context.counters.frames_received == heard_before
-            && progress(Some(&decoding)) == progress_before;
+        let going_on = !has_ended && progress(Some(&decoding)) == progress_before;
         let due = begun_due.filter(|_| going_on);
         let due = due.unwrap_or(context.now + context.policy.frame_timeout);
         let unfinished = Unfinished::Message(decoding);

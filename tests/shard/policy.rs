@@ -413,3 +413,20 @@ fn a_header_that_is_malformed_late_or_from_a_stranger_is_refused() {
     assert_eq!(world.closed_for(slow), Some(CloseReason::HelloTimeout));
     world.check_laws();
 }
+
+#[test]
+fn an_interval_of_ones_own_is_kept_even_if_its_timeout_is_the_servers() {
+    let policy = Policy {
+        heartbeat_interval: ms(10_000),
+        idle_timeout: ms(90_000),
+        server_ping: true,
+        ..Policy::default()
+    };
+    let mut world = World::new(policy);
+    let client = world.connect();
+    world.receive(client, &encode(&Frame::Hello { interval_ms: 30_000, token: b"" }));
+    world.go_on(ms(29_000));
+    assert_eq!(world.counters().server_pings_sent, 0, "it is not due yet");
+    world.go_on(ms(1_500));
+    assert_eq!(world.counters().server_pings_sent, 1);
+}

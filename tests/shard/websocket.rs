@@ -158,3 +158,20 @@ fn what_was_answered_before_a_fault_still_comes() {
     let expected = [&[0x81, 5][..], b"first", &[0x88, 2, 0x03, 0xea]].concat();
     assert_eq!(&world.sent_to(client)[greeting..], expected);
 }
+
+#[test]
+fn control_frames_do_not_lengthen_the_time_of_an_unfinished_message() {
+    let mut world = World::new(Policy { frame_timeout: ms(1_000), ..Policy::default() });
+    let (client, _) = world.connect_by(Protocol::WebSocket);
+    world.receive(client, &[0x01, 0x81, 0, 0, 0, 0, b'a']);
+    for _ in 0..3 {
+        world.advance(ms(300));
+        world.receive(client, &[0x8a, 0x80, 0, 0, 0, 0]);
+    }
+    assert_eq!(world.closed_for(client), None);
+    world.advance(ms(300));
+    world.receive(client, &[0x8a, 0x80, 0, 0, 0, 0]);
+    world.advance(ms(1_200));
+    assert_eq!(world.closed_for(client), Some(CloseReason::FrameTimeout));
+    assert_eq!(world.counters().frames_received, 3, "the last came too late");
+}

@@ -2,9 +2,8 @@
 
 use std::fs;
 
+use heartwheel::host::kib_field;
 use serde::Serialize;
-
-use super::process::kib_field;
 
 /// Counters of this network namespace, and memory of the machine, at one moment.
 #[derive(Clone, Copy, Debug, Default)]

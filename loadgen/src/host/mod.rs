@@ -1,5 +1,5 @@
-//! What the machine tells: processes, the kernel's counters, its limits.
+//! What the machine tells: processes and the kernel's counters. Its limits are the library's
+//! `host`.
 
-pub mod advice;
 pub mod kernel;
 pub mod process;

@@ -17,6 +17,7 @@ use crate::host::kernel::{self, KernelSample};
 use crate::limits;
 use crate::run::{Baseline, Steady};
 use crate::scenario::admin::Answer;
+use crate::series::SeriesSection;
 use crate::server::{Final, Ready};
 use crate::stats::Stats;
 use crate::worker::Task;
@@ -41,6 +42,8 @@ pub struct Evidence<'a> {
     pub server_pid: Option<u32>,
     /// What the server answered to each event.
     pub answers: Vec<Answer>,
+    /// How it went over time.
+    pub series: SeriesSection,
     /// When the steady state began, if it did.
     pub steady_at: Option<Timestamp>,
     /// Interval and idle timeout as the clients kept them, in milliseconds; 0 if not known.
@@ -108,6 +111,8 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
         generator: generator(evidence),
         kernel: kernel(evidence),
         laws,
+        rtt_distribution: stats.rtt.distribution(),
+        series: evidence.series.clone(),
         ..Report::default()
     };
     // A report always serializes: it has neither maps with odd keys nor failing serializers.
@@ -128,19 +133,27 @@ fn environment(task: &Task) -> Environment {
     Environment {
         // Where this program lies is nobody's business.
         command: std::iter::once("loadgen".to_owned())
-            .chain(std::env::args().skip(1))
+            .chain(std::env::args().skip(1).map(|word| quoted(&word)))
             .collect::<Vec<_>>()
             .join(" "),
         loadgen: env!("CARGO_PKG_VERSION"),
         kernel: sysctl("kernel/osrelease"),
         cpu: model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned(),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
-        memory_bytes: crate::host::process::kib_field(&read("/proc/meminfo"), "MemTotal:")
-            .unwrap_or(0),
+        memory_bytes: heartwheel::host::kib_field(&read("/proc/meminfo"), "MemTotal:").unwrap_or(0),
         descriptors_max: u64::from(task.slots_per_ring),
         tcp_mem_pages: sysctl("net/ipv4/tcp_mem"),
         netdev_max_backlog: sysctl("net/core/netdev_max_backlog"),
         somaxconn: sysctl("net/core/somaxconn"),
+    }
+}
+
+/// As a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=,%@+".contains(letter);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod build;
 mod events;
+mod html;
 mod laws;
 mod text;
 mod verdict;
@@ -13,9 +14,11 @@ use serde_json::Value;
 
 pub use self::build::{Evidence, build};
 pub use self::events::{Data, EventSection, Push, Reconnect, Slow};
+pub use self::html::html;
 pub use self::text::summary;
 use crate::host::kernel::KernelSection;
-use crate::latency::LatencySummary;
+use crate::latency::{LatencySummary, PercentileUs};
+use crate::series::SeriesSection;
 use crate::slo::SloOutcome;
 use crate::stats::Reasons;
 
@@ -66,6 +69,10 @@ pub struct Report {
     pub laws: Vec<Law>,
     /// What was asked for by `--slo`.
     pub slo: Vec<SloOutcome>,
+    /// Of the round trips in the steady state.
+    pub rtt_distribution: Vec<PercentileUs>,
+    /// How it went over time.
+    pub series: SeriesSection,
 }
 
 /// Where the run was made, and how to repeat it.

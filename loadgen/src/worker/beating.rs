@@ -65,8 +65,9 @@ impl Worker {
         }
         self.stats.acked += 1;
         client.unanswered -= 1;
+        let rtt = now.since(client.ping_due);
+        self.published.rtt.record(rtt);
         if client.ping_due >= self.phases.steady_at {
-            let rtt = now.since(client.ping_due);
             self.stats.rtt.record(rtt);
             self.note_window(rtt);
         }

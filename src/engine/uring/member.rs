@@ -29,6 +29,11 @@ pub(super) struct Member<R = Ring> {
     slots_used: u32,
     /// Receives that found no buffer; armed again when the buffers are back.
     pub(super) starved: VecDeque<SessionKey>,
+    /// Connections of which there is more to read, in the next turn: they send faster than they
+    /// are read, and must not keep time from passing for the others.
+    pub(super) put_off: Vec<SessionKey>,
+    /// So much was read in this turn that whoever has more is put off.
+    pub(super) tired: bool,
     /// Everything that had arrived on this ring before has been handled.
     pub(super) heard_until: Timestamp,
     resume_at: Option<Timestamp>,
@@ -81,6 +86,8 @@ impl<R: RingFace> Member<R> {
             slots: tuning.slots,
             slots_used: 0,
             starved: VecDeque::new(),
+            put_off: Vec::new(),
+            tired: false,
             heard_until: Timestamp::ZERO,
             resume_at: None,
             accepting: true,

@@ -23,7 +23,7 @@ use crate::engine::housekeeper::Housekeeper;
 use crate::engine::{
     EngineConfig, EngineCounters, EngineError, EngineReport, Mailbox, Tuning, pin_to,
 };
-use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX};
+use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, READS_PER_TURN_MAX};
 use crate::mutants::{Mutant, is};
 use crate::ring::{Completion, Op, Ring, RingCounters, RingError, RingFace, RingRole, Tag, Wait};
 use crate::shard::{Effect, Shard};
@@ -151,6 +151,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         }
         self.keep_house(now);
         self.unfinished |= self.work(now);
+        self.unfinished |= self.members.iter().any(|member| !member.put_off.is_empty());
         Ok(())
     }
 
@@ -193,6 +194,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             let mut heard_until = Some(now);
             let mut visits = 0;
             self.members[index].quiet = false;
+            self.read_put_off(index);
             while self.needs_visit(index, sweep_due) {
                 if visits == ENTERS_PER_TURN_MAX {
                     heard_until = None;
@@ -200,6 +202,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
                     break;
                 }
                 visits += 1;
+                self.members[index].tired = visits > READS_PER_TURN_MAX;
                 self.visit(index, sweep_due)?;
             }
             let member = &mut self.members[index];

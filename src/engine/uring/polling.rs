@@ -56,6 +56,25 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         }
     }
 
+    /// The same for a connection that was read in this turn: now, or in the next turn. It has just
+    /// shown life, so time may pass for it meanwhile.
+    fn read_more(&mut self, ring: usize, key: SessionKey) {
+        match self.members[ring].tired {
+            true => self.members[ring].put_off.push(key),
+            false => self.read(key),
+        }
+    }
+
+    /// Goes on reading those that were put off.
+    pub(super) fn read_put_off(&mut self, ring: usize) {
+        self.members[ring].tired = false;
+        let mut put_off = std::mem::take(&mut self.members[ring].put_off);
+        for key in put_off.drain(..) {
+            self.read(key);
+        }
+        self.members[ring].put_off = put_off;
+    }
+
     pub(super) fn on_receive_once(
         &mut self,
         ring: usize,
@@ -100,7 +119,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
                 self.shard.receive_ended(key, ReceiveEnd::Failed, now);
             }
             _ if is(Mutant::ReadAgainForgotten) => {}
-            _ if again || filled || unread => self.read(key),
+            _ if again || filled || unread => self.read_more(ring, key),
             _ => {}
         }
     }

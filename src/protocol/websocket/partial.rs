@@ -42,6 +42,11 @@ impl Partial {
         self.header_bytes > 0 || self.frame.is_some()
     }
 
+    /// Whether a message is unfinished, be it between two of its frames.
+    pub fn is_within_message(&self) -> bool {
+        self.message.is_some()
+    }
+
     /// How much of a message has come, all its fragments together, in bytes.
     pub fn message_bytes(&self) -> usize {
         self.message.as_ref().map_or(0, |message| message.payload.len())

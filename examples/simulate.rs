@@ -1,4 +1,4 @@
-//! Runs many seeds of the simulator and prints what they have come to: `scripts/simulate` starts it.
+//! Runs many seeds of the simulator and says what they have come to: `scripts/simulate` starts it.
 
 #![allow(clippy::print_stdout, reason = "a report is what it is for")]
 

@@ -28,6 +28,19 @@ pub enum Mutant {
     WrongReason,
     ReadAgainForgotten,
     ReleaseForgotten,
+    RefileForgotten,
+    StaleGeneration,
+    HeartbeatNotCounted,
+    ExpiredForgotten,
+    MaskIgnored,
+    LengthLimitMissed,
+    FullTableNotPaused,
+    SlotNotFreed,
+    FullBufferForgotten,
+    EndForgotten,
+    WakeNotRearmed,
+    TwoSends,
+    FloodBoundMissed,
 }
 
 impl Mutant {
@@ -54,6 +67,19 @@ impl Mutant {
         Mutant::WrongReason,
         Mutant::ReadAgainForgotten,
         Mutant::ReleaseForgotten,
+        Mutant::RefileForgotten,
+        Mutant::StaleGeneration,
+        Mutant::HeartbeatNotCounted,
+        Mutant::ExpiredForgotten,
+        Mutant::MaskIgnored,
+        Mutant::LengthLimitMissed,
+        Mutant::FullTableNotPaused,
+        Mutant::SlotNotFreed,
+        Mutant::FullBufferForgotten,
+        Mutant::EndForgotten,
+        Mutant::WakeNotRearmed,
+        Mutant::TwoSends,
+        Mutant::FloodBoundMissed,
     ];
 }
 

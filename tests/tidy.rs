@@ -13,10 +13,10 @@ const WALLS: &[(&str, &[&str])] = &[
     ("counters", &[]),
     ("sys", &[]),
     ("outgoing", &[]),
-    ("protocol", &["limits", "outgoing"]),
+    ("protocol", &["limits", "mutants", "outgoing"]),
     ("sweep", &["limits", "time"]),
     ("ring", &["counters", "limits", "outgoing"]),
-    ("session", &["limits", "outgoing", "protocol", "time"]),
+    ("session", &["limits", "mutants", "outgoing", "protocol", "time"]),
     (
         "shard",
         &["counters", "limits", "mutants", "outgoing", "protocol", "session", "sweep", "time"],

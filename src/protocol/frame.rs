@@ -5,6 +5,7 @@
 //! Source: `docs/PROTOCOL.md`.
 
 use crate::limits::{PING_PAYLOAD_BYTES_MAX, TCP_FRAME_BYTES_MAX};
+use crate::mutants::{Mutant, is};
 
 /// The version that a HELLO must name.
 pub const VERSION: u8 = 1;
@@ -180,7 +181,7 @@ pub fn parse(bytes: &[u8], frame_bytes_max: usize) -> Result<Parsed<'_>, FrameEr
     if length == 0 {
         return Err(FrameError::LengthZero);
     }
-    if length > frame_bytes_max {
+    if length > frame_bytes_max && !is(Mutant::LengthLimitMissed) {
         return Err(FrameError::Oversize);
     }
     let Some(&kind) = bytes.get(2) else {

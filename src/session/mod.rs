@@ -118,7 +118,7 @@ pub struct Session<C> {
     pub phase: Phase,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Why it is being flushed.
+    /// Why it is being flushed, or closed.
     pub parting: CloseReason,
     /// The shard has it on the list of those whose sends may stall.
     pub(crate) listed_as_sender: bool,

@@ -10,6 +10,7 @@ use slab::Slab;
 
 use super::Session;
 use crate::limits::GENERATIONS;
+use crate::mutants::{Mutant, is};
 
 /// A session within its shard: its index, and which life of that index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,13 +87,13 @@ impl<C> SessionTable<C> {
     /// The session, unless it has gone.
     #[inline]
     pub fn get(&self, key: SessionKey) -> Option<&Session<C>> {
-        self.slab.get(key.index as usize).filter(|session| session.generation == key.generation)
+        self.slab.get(key.index as usize).filter(|session| is_of(session, key))
     }
 
     /// The session, unless it has gone.
     #[inline]
     pub fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session<C>> {
-        self.slab.get_mut(key.index as usize).filter(|session| session.generation == key.generation)
+        self.slab.get_mut(key.index as usize).filter(|session| is_of(session, key))
     }
 
     /// The key of whoever lives at `index` now.
@@ -129,6 +130,12 @@ impl<C> SessionTable<C> {
             generation: session.generation,
         })
     }
+}
+
+/// Whether this is the life of the index that the key means.
+#[inline]
+fn is_of<C>(session: &Session<C>, key: SessionKey) -> bool {
+    session.generation == key.generation || is(Mutant::StaleGeneration)
 }
 
 #[cfg(test)]

@@ -125,6 +125,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     fn begin_close(&mut self, key: SessionKey, reason: CloseReason) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.phase = Phase::Closing;
+        session.parting = reason;
         session.partial = None;
         self.counters.closed[reason as usize] += 1;
         self.counters.open -= 1;

@@ -334,6 +334,9 @@ impl<S: Sweeper, C> Shard<S, C> {
         let mut expired = std::mem::take(&mut self.expired);
         let tick = self.policy.tick.current(now);
         let progress = self.sweeper.advance(tick, EXPIRED_PER_TURN_MAX, &mut expired);
+        if is(Mutant::ExpiredForgotten) && expired.len() > 1 {
+            expired.pop();
+        }
         for index in expired.drain(..) {
             if let Some(key) = self.sessions.key_at(index) {
                 self.overdue(key, now);
@@ -436,6 +439,9 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Files the session's present deadline.
     fn refile(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.sessions.get(key) else { return };
+        if is(Mutant::RefileForgotten) {
+            return;
+        }
         let deadline = match session {
             Session { phase: Phase::Live, partial: None, outbox: None, .. } => self.deadlines.idle(
                 &self.policy,

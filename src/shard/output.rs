@@ -63,7 +63,8 @@ fn note_heartbeat<C>(
 ) -> Result<(), CloseReason> {
     session.pongs_unanswered += 1;
     context.counters.heartbeats_pending += 1;
-    if session.pongs_unanswered + u8::from(is(Mutant::FloodOffByOne)) > PENDING_PONGS_MAX {
+    let counted = session.pongs_unanswered + u8::from(is(Mutant::FloodOffByOne));
+    if counted > PENDING_PONGS_MAX && !is(Mutant::FloodBoundMissed) {
         return Err(CloseReason::PingFlood);
     }
     Ok(())
@@ -260,7 +261,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// for what was on its way to him.
     pub(super) fn flush(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.sending != Sending::Nothing {
+        if session.sending != Sending::Nothing && !is(Mutant::TwoSends) {
             return;
         }
         let next = session.outbox.as_mut().and_then(|outbox| {

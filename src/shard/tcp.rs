@@ -111,7 +111,8 @@ fn handle<C>(
     session.phase = Phase::Live;
     match *frame {
         Frame::Ping(payload) => {
-            context.counters.heartbeats_received += 1;
+            let counted = payload.is_empty() || !is(Mutant::HeartbeatNotCounted);
+            context.counters.heartbeats_received += u64::from(counted);
             if context.policy.log_heartbeats {
                 tracing::info!(session = %context.id(), bytes = payload.len(), "heartbeat");
             }

@@ -1,38 +1,39 @@
-//! Chance from a seed: SplitMix64, the same on every machine and in every version.
+//! The simulator's dice: SplitMix64 (Steele, Lea and Flood 2014). Our own ten lines, since a seed
+//! has to mean the same run for ever, whatever versions of crates come.
 
-/// A source of chance.
+/// A sequence of numbers that follows from its seed.
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
+        Random(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(super) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
     }
 
-    /// A number below `end`, which is not 0.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+    /// A number from `low` to `high`, both included.
+    pub(super) fn within(&mut self, low: u64, high: u64) -> u64 {
+        low + self.bits() % (high - low + 1)
     }
 
-    /// A number from `first` up to and with `last`.
-    pub(super) fn between(&mut self, first: u64, last: u64) -> u64 {
-        first + self.below(last - first + 1)
+    /// An index below `count`.
+    pub(super) fn below(&mut self, count: usize) -> usize {
+        self.within(0, count as u64 - 1) as usize
     }
 
-    /// True `count` times in a thousand.
-    pub(super) fn per_mille(&mut self, count: u64) -> bool {
-        self.below(1_000) < count
+    /// Whether something happens that happens `per_mille` times in a thousand.
+    pub(super) fn chance(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.within(1, 1_000) <= u64::from(per_mille)
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
+    pub(super) fn pick<T: Copy>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len())]
     }
 }

@@ -1,26 +1,34 @@
-//! A ring of the simulated kernel, as the engine sees it.
+//! A simulated ring: what the engine holds in place of the kernel's.
 
 use std::cell::RefCell;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
-use super::kernel::{Kernel, Request};
+use super::kernel::{Sqe, Whereabouts};
+use super::world::World;
 use crate::outgoing::Outgoing;
 use crate::ring::{Completion, Name, RingCounters, RingError, RingFace, Tag, Wait};
 
-/// Bytes on loan from the simulated kernel.
-#[derive(Debug)]
-pub(super) struct Loan(pub(super) Vec<u8>);
-
-/// One ring of a group.
+/// One ring of a [`World`].
 pub(super) struct SimulatedRing {
-    pub(super) kernel: Rc<RefCell<Kernel>>,
-    pub(super) number: usize,
+    world: Rc<RefCell<World>>,
+    number: usize,
+}
+
+/// Received bytes on loan.
+#[derive(Debug)]
+pub(super) struct Loan {
+    id: u16,
+    bytes: Vec<u8>,
 }
 
 impl SimulatedRing {
-    fn push(&mut self, request: Request) {
-        self.kernel.borrow_mut().push(self.number, request);
+    pub(super) fn new(world: &Rc<RefCell<World>>, number: usize) -> SimulatedRing {
+        SimulatedRing { world: Rc::clone(world), number }
+    }
+
+    fn push(&self, sqe: Sqe) {
+        self.world.borrow_mut().push(self.number, sqe);
     }
 }
 
@@ -28,88 +36,104 @@ impl RingFace for SimulatedRing {
     type Buffer = Loan;
 
     fn counters(&self) -> RingCounters {
-        self.kernel.borrow().rings[self.number].counters
+        self.world.borrow().rings[self.number].counters
     }
 
     fn buffers_held(&self) -> u32 {
-        self.kernel.borrow().rings[self.number].held
+        self.world.borrow().rings[self.number].held()
     }
 
-    fn signal_by(&self, _eventfd: BorrowedFd<'_>) -> Result<(), RingError> {
+    fn signal_by(&self, _: BorrowedFd<'_>) -> Result<(), RingError> {
+        self.world.borrow_mut().rings[self.number].signals_bell = true;
         Ok(())
     }
 
-    fn accept_multishot(&mut self, _listener: BorrowedFd<'_>, tag: Tag) {
-        self.push(Request::Accept { tag });
+    fn accept_multishot(&mut self, _: BorrowedFd<'_>, tag: Tag) {
+        self.push(Sqe::Accept { tag });
     }
 
     fn receive_multishot(&mut self, slot: u32, tag: Tag) {
-        self.push(Request::Arm { slot, tag });
+        self.push(Sqe::Receive { slot, tag });
     }
 
     fn poll_multishot(&mut self, slot: u32, tag: Tag) {
-        self.push(Request::Arm { slot, tag });
+        self.push(Sqe::Poll { slot, tag });
     }
 
     fn receive_once(&mut self, slot: u32, tag: Tag) {
-        self.push(Request::ReceiveOnce { slot, tag });
+        self.push(Sqe::ReceiveOnce { slot, tag });
     }
 
     fn send(&mut self, slot: u32, outgoing: Outgoing, tag: Tag) {
-        self.push(Request::Send { slot, outgoing, tag });
+        self.push(Sqe::Send { slot, tag, outgoing });
     }
 
     fn cancel_send(&mut self, target: Tag, tag: Tag) {
-        self.push(Request::Cancel { target, tag });
+        self.push(Sqe::Cancel { target, tag });
     }
 
     fn close(&mut self, slot: u32, tag: Tag) {
-        self.push(Request::Close { slot, tag });
+        self.push(Sqe::Close { slot, tag });
     }
 
     fn cancel(&mut self, target: Tag, tag: Tag) {
-        self.push(Request::Cancel { target, tag });
+        self.push(Sqe::Cancel { target, tag });
     }
 
-    fn peer_name(&mut self, _slot: u32, _ipv6: bool, tag: Tag) {
-        self.kernel.borrow_mut().violated(format!("{tag:?}: nobody needs to know the peer"));
+    fn peer_name(&mut self, _: u32, _: bool, tag: Tag) {
+        self.world.borrow_mut().violate(format!("{tag:?}: nobody has to be asked for his name"));
     }
 
-    fn take_peer_name(&mut self, _completion: &Completion<Loan>) -> Option<Box<Name>> {
+    fn take_peer_name(&mut self, _: &Completion<Loan>) -> Option<Box<Name>> {
         None
     }
 
-    fn read_wake(&mut self, _eventfd: BorrowedFd<'_>, tag: Tag) {
-        self.push(Request::Wake { tag });
+    fn read_wake(&mut self, _: BorrowedFd<'_>, tag: Tag) {
+        self.push(Sqe::ReadWake { tag });
     }
 
     fn has_submissions(&mut self) -> bool {
-        !self.kernel.borrow().rings[self.number].queued.is_empty()
+        !self.world.borrow().rings[self.number].submissions.is_empty()
     }
 
     fn has_deferred(&mut self) -> bool {
-        self.kernel.borrow().has_deferred(self.number)
+        let ring = &self.world.borrow().rings[self.number];
+        ring.stale_flag || !ring.ready.is_empty() || !ring.overflow.is_empty()
     }
 
     fn has_completions(&mut self) -> bool {
-        !self.kernel.borrow().rings[self.number].ready.is_empty()
+        !self.world.borrow().rings[self.number].completions.is_empty()
     }
 
     fn enter(&mut self, wait: Wait) -> Result<(), RingError> {
-        self.kernel.borrow_mut().enter(self.number, wait);
+        self.world.borrow_mut().enter(self.number, wait);
         Ok(())
     }
 
     fn collect(&mut self, batch: &mut Vec<Completion<Loan>>, limit: usize) -> bool {
-        self.kernel.borrow_mut().collect(self.number, batch, limit)
+        let mut world = self.world.borrow_mut();
+        world.begin_collecting();
+        for _ in 0..limit {
+            let Some(cqe) = world.collect_one(self.number) else { break };
+            let buffer = cqe.buffer.map(|(id, bytes)| Loan { id, bytes });
+            // As the real ring does it: static bytes do not come back.
+            let outgoing = cqe.outgoing.filter(|sent| !matches!(sent, Outgoing::Static(_)));
+            let (tag, result, more) = (cqe.tag, cqe.result, cqe.more);
+            batch.push(Completion { tag, result, more, buffer, outgoing });
+        }
+        !world.rings[self.number].completions.is_empty()
     }
 
     fn bytes<'a>(&'a self, buffer: &'a Loan) -> &'a [u8] {
-        &buffer.0
+        &buffer.bytes
     }
 
-    fn release(&mut self, buffer: Loan) {
-        drop(buffer);
-        self.kernel.borrow_mut().release(self.number);
+    fn release(&mut self, Loan { id, .. }: Loan) {
+        let mut world = self.world.borrow_mut();
+        let place = &mut world.rings[self.number].buffers[usize::from(id)];
+        let before = std::mem::replace(place, Whereabouts::Released);
+        if before != Whereabouts::Held {
+            world.violate(format!("buffer {id} was given back while {before:?}"));
+        }
     }
 }

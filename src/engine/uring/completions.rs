@@ -38,7 +38,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             Op::PeerName => self.on_peer_name(ring, &completion, now),
             Op::Wake => {
                 self.woken = true;
-                self.listen_to_bell();
+                if !is(Mutant::WakeNotRearmed) {
+                    self.listen_to_bell();
+                }
             }
             // A cancellation that found nothing was overtaken by the end of its target.
             Op::Cancel => {}
@@ -161,7 +163,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
     }
 
     fn on_close(&mut self, ring: usize, tag: Tag) {
-        self.members[ring].slot_freed();
+        if !is(Mutant::SlotNotFreed) {
+            self.members[ring].slot_freed();
+        }
         if tag.index != NOBODY && !is(Mutant::ReleaseForgotten) {
             self.shard.released(key_of(tag));
         }

@@ -11,6 +11,7 @@ use socket2::SockRef;
 
 use crate::engine::{EngineCounters, Tuning};
 use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
+use crate::mutants::{Mutant, is};
 use crate::protocol::Protocol;
 use crate::ring::{Op, Ring, RingConfig, RingError, RingFace, RingRole, Tag};
 use crate::session::SessionKey;
@@ -148,6 +149,9 @@ impl<R: RingFace> Member<R> {
 
     /// Stops accepting for a while.
     pub(super) fn pause_accepting(&mut self, now: Timestamp, counters: &mut EngineCounters) {
+        if is(Mutant::FullTableNotPaused) {
+            return;
+        }
         if self.resume_at.is_none() {
             counters.accepts_paused += 1;
             self.cancel_accepts();

@@ -285,6 +285,16 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         }
     }
 
+    /// The shard, to be looked at between two turns.
+    pub fn shard(&self) -> &Shard<S, Connection> {
+        &self.shard
+    }
+
+    /// What the engine has counted beside its shard.
+    pub fn counters(&self) -> &EngineCounters {
+        &self.counters
+    }
+
     /// Whether the engine was told to stop and everybody has gone, or has had the time to go.
     pub fn finished(&self) -> bool {
         if !self.house.is_stopping() {

@@ -26,7 +26,8 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             self.shard.count_stale();
             return;
         };
-        if completion.result > 0 && completion.result & END_EVENTS != 0 {
+        let ended = completion.result > 0 && completion.result & END_EVENTS != 0;
+        if ended && !is(Mutant::EndForgotten) {
             connection.set_hanging_up();
         }
         if !completion.more {
@@ -100,8 +101,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         }
         let unread = connection.hanging_up() && result > 0;
         // A full buffer: there may be more, for which the poll does not fire again.
-        let filled =
-            usize::try_from(result).is_ok_and(|count| count == self.tuning.buffer_bytes as usize);
+        let filled = usize::try_from(result)
+            .is_ok_and(|count| count == self.tuning.buffer_bytes as usize)
+            && !is(Mutant::FullBufferForgotten);
         match -result {
             0 => {
                 connection.set_ended();

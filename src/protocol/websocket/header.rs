@@ -2,6 +2,7 @@
 
 use super::{Reader, Role, WebSocketError, mask};
 use crate::limits::PING_PAYLOAD_BYTES_MAX;
+use crate::mutants::{Mutant, is};
 
 /// The longest header: two bytes, a 64-bit length, a key.
 pub const HEADER_BYTES_MAX: usize = 14;
@@ -101,7 +102,8 @@ impl Header {
 
     /// Unmasks a part of the payload that begins at `offset`.
     pub(super) fn unmask(&self, bytes: &mut [u8], offset: usize) {
-        if let Some(key) = self.key {
+        let ignored = |key: [u8; 4]| is(Mutant::MaskIgnored) && key[0] % 4 == 1;
+        if let Some(key) = self.key.filter(|key| !ignored(*key)) {
             mask(bytes, key, offset);
         }
     }

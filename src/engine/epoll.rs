@@ -29,7 +29,7 @@ use crate::time::{Clock, TickLength};
 /// # Errors
 /// If the thread cannot be set up.
 pub fn run<S: Sweeper + 'static>(
-    config: &TaskConfig,
+    mut config: TaskConfig,
     clock: Clock,
     tick: TickLength,
     new_shard: impl FnOnce() -> Shard<S, Rc<Link>>,

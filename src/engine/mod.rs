@@ -37,7 +37,7 @@ use crate::protocol::Protocol;
 use crate::protocol::address::PeerAddress;
 use crate::ring::{RingCounters, RingError};
 use crate::shard::{Counters, Law};
-use crate::socket::{Listen, Listener, SocketOptions, join_listeners};
+use crate::socket::{Listen, Listener, SocketOptions, join_listeners, listens_on};
 use crate::sys;
 
 /// The ways to the kernel.
@@ -77,6 +77,8 @@ pub struct TaskConfig {
     pub core: Option<usize>,
     /// Where to listen; other shards listen there too.
     pub listen: Vec<Listen>,
+    /// Listeners that are there already.
+    pub inherited: Vec<Listener>,
     /// What accepted sockets inherit.
     pub socket: SocketOptions,
     /// Completion queue entries, for tokio-uring.
@@ -88,21 +90,25 @@ pub struct TaskConfig {
 impl TaskConfig {
     /// Pins the calling thread, gives it a descriptor table of its own, and opens its listeners in
     /// that. RLIMIT_NOFILE then bounds each shard, not the process.
-    fn prepare_thread(&self) -> Result<Vec<(Protocol, TcpListener)>, EngineError> {
+    fn prepare_thread(&mut self) -> Result<Vec<(Protocol, TcpListener)>, EngineError> {
         let setup = |what| move |source| EngineError::Setup { what, source };
         if let Some(core) = self.core {
             pin_to(core).map_err(setup("pinning a thread"))?;
         }
         sys::leave_descriptor_table().map_err(setup("unshare(CLONE_FILES)"))?;
-        self.listen
-            .iter()
-            .map(|&Listen { protocol, address }| {
-                let listener = TcpListener::from(join_listeners(address, &self.socket)?);
-                listener.set_nonblocking(true)?;
-                Ok((protocol, listener))
-            })
-            .collect::<io::Result<_>>()
-            .map_err(setup("listening"))
+        let mut listeners = std::mem::take(&mut self.inherited);
+        for &Listen { protocol, address } in &self.listen {
+            if !listeners.iter().any(|listener| listens_on(listener, address)) {
+                let socket = join_listeners(address, &self.socket).map_err(setup("listening"))?;
+                listeners.push(Listener { protocol, socket });
+            }
+        }
+        let as_tcp = |Listener { protocol, socket }| {
+            let listener = TcpListener::from(socket);
+            listener.set_nonblocking(true)?;
+            Ok((protocol, listener))
+        };
+        listeners.into_iter().map(as_tcp).collect::<io::Result<_>>().map_err(setup("listening"))
     }
 }
 

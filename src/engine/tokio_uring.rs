@@ -8,14 +8,14 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::task::JoinHandle;
-use tokio_uring::net::{TcpListener, TcpStream};
+use tokio_uring::net::TcpStream;
 
 use super::hub::{Hub, Link};
 use super::{EngineError, EngineReport, Mailbox, TaskConfig};
@@ -27,6 +27,7 @@ use crate::protocol::Protocol;
 use crate::session::SessionKey;
 use crate::shard::{ReceiveEnd, Shard};
 use crate::sweep::Sweeper;
+use crate::sys;
 use crate::time::{Clock, TickLength};
 
 /// Runs one shard on the calling thread until it is told to stop.
@@ -34,7 +35,7 @@ use crate::time::{Clock, TickLength};
 /// # Errors
 /// If the thread cannot be set up.
 pub fn run<S: Sweeper + 'static>(
-    config: &TaskConfig,
+    mut config: TaskConfig,
     clock: Clock,
     tick: TickLength,
     new_shard: impl FnOnce() -> Shard<S, Rc<Link>>,
@@ -48,24 +49,16 @@ pub fn run<S: Sweeper + 'static>(
     tokio_uring::builder().entries(SUBMISSION_ENTRIES).uring_builder(&ring).start(async {
         let hub =
             Hub::new(clock, tick, new_shard(), Arc::clone(&config.status), TOKIO_URING_ROUNDS_MAX);
-        let accepting = listeners
-            .into_iter()
-            .map(|(protocol, listener)| Accepting::start(&hub, listener, protocol));
-        let accepting = accepting.collect::<io::Result<Vec<_>>>().map_err(|source| {
-            EngineError::Setup { what: "copying a listener's descriptor", source }
-        })?;
+        for (protocol, listener) in listeners {
+            tokio_uring::spawn(accept(Rc::clone(&hub), listener, protocol));
+        }
         ready();
-        let outcome = tokio::select! {
+        tokio::select! {
             report = hub.run(flush) => Ok(report),
-            () = refuse_when_stopping(&hub, &accepting) => unreachable!("it goes on until the end"),
             Err(source) = hub.obey(mailbox) => {
                 Err(EngineError::Setup { what: "reading an eventfd", source })
             }
-        };
-        for accepting in accepting {
-            accepting.end().await;
         }
-        outcome
     })
 }
 
@@ -77,49 +70,26 @@ async fn flush() {
     let _ = tokio_uring::no_op().await;
 }
 
-async fn refuse_when_stopping<S: Sweeper>(hub: &Hub<S>, accepting: &[Accepting]) {
-    hub.stopping().await;
-    accepting.iter().for_each(Accepting::refuse);
-    std::future::pending::<()>().await;
-}
-
-/// The task that accepts from one listener. The runtime cannot end while its accept is in flight,
-/// and that ends only if the socket is shut down: so we keep a copy of its descriptor.
-struct Accepting {
-    socket: std::net::TcpListener,
-    task: JoinHandle<()>,
-}
-
-impl Accepting {
-    fn start<S: Sweeper + 'static>(
-        hub: &Rc<Hub<S>>,
-        listener: std::net::TcpListener,
-        protocol: Protocol,
-    ) -> io::Result<Accepting> {
-        let socket = listener.try_clone()?;
-        let listener = TcpListener::from_std(listener);
-        Ok(Accepting {
-            socket,
-            task: tokio_uring::spawn(accept(Rc::clone(hub), listener, protocol)),
-        })
-    }
-
-    /// Whoever comes from now on is refused by the kernel.
-    fn refuse(&self) {
-        // Fails only if it is shut down already.
-        let _ = socket2::SockRef::from(&self.socket).shutdown(Shutdown::Both);
-    }
-
-    async fn end(self) {
-        self.refuse();
-        let _ = self.task.await;
-    }
-}
-
+/// Accepts from one listener until the server is stopping: then it is closed, and whoever comes is
+/// refused by the kernel, or waits if somebody else has the socket too.
+///
+/// It waits by tokio's epoll. The runtime could not end with an accept in flight, which only a
+/// shutdown ends, and that would end the socket for its other owners as well.
 async fn accept<S: Sweeper + 'static>(hub: Rc<Hub<S>>, listener: TcpListener, protocol: Protocol) {
-    while hub.is_accepting() {
-        match listener.accept().await {
+    let watched = match sys::watch(listener.as_fd()) {
+        Ok(watched) => watched,
+        Err(error) => return tracing::error!(%error, "a listener cannot be watched"),
+    };
+    loop {
+        let ready = tokio::select! {
+            ready = watched.readable() => ready,
+            () = hub.stopping() => return,
+        };
+        let Ok(mut ready) = ready else { return };
+        let Ok(accepted) = ready.try_io(|_| listener.accept()) else { continue };
+        match accepted {
             Ok((stream, from)) => {
+                let stream = TcpStream::from_std(stream);
                 let link = Rc::new(Link::default());
                 match hub.opened(&link, protocol, from) {
                     Ok(key) => drop(tokio_uring::spawn(serve(Rc::clone(&hub), stream, key, link))),

@@ -18,7 +18,7 @@ use crate::engine::{
 use crate::host;
 use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::shard::{Admission, Auth, Bounds, Policy, Shard};
-use crate::socket::{Listen, ListenError, Listener, free_address, listeners};
+use crate::socket::{Inherited, Listen, ListenError, Listener, free_address, listeners};
 use crate::sweep::{AnySweeper, Strategy};
 use crate::time::{Clock, Tick};
 
@@ -39,8 +39,9 @@ pub(super) struct Plan {
 /// What the shards listen on.
 pub(super) struct Sockets {
     pub(super) listen: Vec<Listen>,
-    /// For each ring its listeners; empty where the shards open theirs themselves.
-    by_ring: Vec<Vec<Listener>>,
+    /// For each ring, or for each shard that has none, its listeners; what is not among them the
+    /// shards open themselves.
+    by_group: Vec<Vec<Listener>>,
 }
 
 impl Plan {
@@ -84,23 +85,36 @@ impl Plan {
 
     /// Opens the listeners of all rings, or only makes sure of the addresses where the shards open
     /// their own.
-    pub(super) fn open_sockets(&self, config: &Config) -> Result<Sockets, ListenError> {
-        let mut sockets = Sockets { listen: Vec::new(), by_ring: Vec::new() };
-        if self.engine == EngineKind::Uring {
-            sockets.by_ring.resize_with(self.rings(), Vec::new);
-        }
-        for &Listen { protocol, address } in &config.listen {
+    pub(super) fn open_sockets(
+        &self,
+        config: &Config,
+        mut inherited: Inherited,
+    ) -> Result<Sockets, ListenError> {
+        let mut sockets = Sockets { listen: Vec::new(), by_group: Vec::new() };
+        sockets.by_group.resize_with(self.shards * self.groups_per_shard(), Vec::new);
+        for &listen in &config.listen {
+            let Listen { protocol, address } = listen;
+            if inherited.deal_out(listen, &config.socket, &mut sockets.by_group)? {
+                sockets.listen.push(listen);
+                continue;
+            }
             if self.engine != EngineKind::Uring {
                 sockets.listen.push(Listen { protocol, address: free_address(address)? });
                 continue;
             }
             let (bound, opened) = listeners(address, self.rings(), &config.socket)?;
             sockets.listen.push(Listen { protocol, address: bound });
-            for (ring, socket) in sockets.by_ring.iter_mut().zip(opened) {
+            for (ring, socket) in sockets.by_group.iter_mut().zip(opened) {
                 ring.push(Listener { protocol, socket });
             }
         }
+        inherited.finish()?;
         Ok(sockets)
+    }
+
+    /// Groups of listeners that a shard has.
+    fn groups_per_shard(&self) -> usize {
+        self.rings_per_shard.max(1)
     }
 
     /// The core of a shard, where each can have its own.
@@ -170,7 +184,7 @@ impl Crew {
         let clock = Clock::new();
         let auth = config.keys.clone().map(|keys| Auth::new(keys, clock.unix_at_origin()));
         let policy = Policy { auth, ..config.policy.clone() };
-        let mut by_ring = sockets.by_ring.into_iter();
+        let mut by_group = sockets.by_group.into_iter();
         for (number, member) in self.members.iter_mut().enumerate() {
             let Some(mailbox) = member.mailbox.take() else { continue };
             let start = ShardStart {
@@ -178,7 +192,7 @@ impl Crew {
                 engine: plan.engine,
                 core: plan.core(number),
                 listen: sockets.listen.clone(),
-                listeners: by_ring.by_ref().take(plan.rings_per_shard).collect(),
+                listeners: by_group.by_ref().take(plan.groups_per_shard()).collect(),
                 socket: config.socket,
                 tuning: Tuning { slots: plan.slots, ..config.tuning },
                 status: Arc::clone(&member.status),
@@ -269,6 +283,7 @@ impl ShardStart {
             return engine.run();
         }
         let config = TaskConfig {
+            inherited: self.listeners.into_iter().flatten().collect(),
             core: self.core,
             listen: self.listen,
             socket: self.socket,
@@ -277,10 +292,8 @@ impl ShardStart {
         };
         let shard = || recipe.make();
         match self.engine {
-            EngineKind::TokioUring => {
-                tokio_uring::run(&config, clock, tick, shard, &mailbox, ready)
-            }
-            _ => epoll::run(&config, clock, tick, shard, &mailbox, ready),
+            EngineKind::TokioUring => tokio_uring::run(config, clock, tick, shard, &mailbox, ready),
+            _ => epoll::run(config, clock, tick, shard, &mailbox, ready),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::limits::ADMIN_FAREWELL;
 use crate::report::FinalLine;
 use crate::ring::{RingError, probe_asking_server, probe_server};
 use crate::shard::Handler;
-use crate::socket::ListenError;
+use crate::socket::{Inherited, ListenError};
 use crate::sys;
 
 /// Why the server could not start, or did not go on.
@@ -156,6 +156,8 @@ pub fn run_with(
     ready: impl FnOnce(&ReadyLine),
 ) -> Result<FinalLine, ServerError> {
     let system = |what| move |source| ServerError::System { what, source };
+    // Before anything else opens a descriptor.
+    let inherited = Inherited::from_env().map_err(system("taking over inherited sockets"))?;
     let descriptor_limit =
         host::raise_descriptor_limit().map_err(system("raising RLIMIT_NOFILE"))?;
     let (engine, has_io_uring) = choose_engine(config.engine)?;
@@ -171,7 +173,7 @@ pub fn run_with(
     let (events, inbox) = channel();
     let signals = watch_signals(events.clone()).map_err(system("watching for signals"))?;
     let admin = bind_admin(config)?;
-    let sockets = plan.open_sockets(config)?;
+    let sockets = plan.open_sockets(config, inherited)?;
     warn_of_limits(config);
 
     let mut crew = Crew::new(&plan).map_err(system("making an eventfd"))?;

@@ -1,11 +1,14 @@
 //! Every socket option, by socket2. What is set on a listener is inherited by what it accepts, so
 //! a connection costs no system call of its own.
 
+mod inherited;
+
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use std::{fmt, io};
 
+pub use self::inherited::{Inherited, listens_on};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use crate::limits::LISTEN_BACKLOG;
@@ -69,6 +72,32 @@ pub enum ListenError {
         address: SocketAddr,
         /// Its port.
         port: u16,
+    },
+    /// The service manager has opened some sockets, but we need more beside them.
+    #[error(
+        "{inherited} sockets on {address} were inherited and {needed} are needed, one for each ring \
+         (or shard), and no more can be opened beside them ({source}): have the service manager \
+         open as many (a ListenStream= line for each, and ReusePort=yes), or set --shards and \
+         --rings-per-shard to what it opens"
+    )]
+    TooFewInherited {
+        /// The address.
+        address: SocketAddr,
+        /// So many there are.
+        inherited: usize,
+        /// So many there should be.
+        needed: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The service manager has opened a socket that nobody wants.
+    #[error(
+        "a socket on {address} was inherited, and no --listen names it: add --listen \
+         tcp://{address} (or ws://), or take it out of the service manager's list"
+    )]
+    Unasked {
+        /// Its address.
+        address: SocketAddr,
     },
     /// Anything else.
     #[error("cannot listen on {address}: {source}")]
@@ -138,6 +167,14 @@ fn new_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 
 fn listener(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     let socket = new_socket(address, true)?;
+    prepare(&socket, options)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket)
+}
+
+/// Sets what accepted sockets inherit.
+fn prepare(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if let Some(keepalive) = options.keepalive {
         let times = TcpKeepalive::new()
@@ -146,8 +183,5 @@ fn listener(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> 
             .with_retries(keepalive.count);
         socket.set_tcp_keepalive(&times)?;
     }
-    socket.set_tcp_user_timeout(options.user_timeout)?;
-    socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
-    Ok(socket)
+    socket.set_tcp_user_timeout(options.user_timeout)
 }

@@ -1,5 +1,5 @@
-//! Listening sockets that a service manager has opened: who connects while the server restarts waits,
-//! and is served.
+//! Listening sockets that a service manager has opened: who connects while the server restarts
+//! waits, and is served.
 
 mod common;
 

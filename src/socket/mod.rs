@@ -75,10 +75,10 @@ pub enum ListenError {
     },
     /// The service manager has opened some sockets, but we need more beside them.
     #[error(
-        "{inherited} sockets on {address} were inherited and {needed} are needed, one for each ring \
-         (or shard), and no more can be opened beside them ({source}): have the service manager \
-         open as many (a ListenStream= line for each, and ReusePort=yes), or set --shards and \
-         --rings-per-shard to what it opens"
+        "{inherited} sockets on {address} were inherited and {needed} are needed, one for each \
+         ring (or shard), and no more can be opened beside them ({source}): have the service \
+         manager open as many (a ListenStream= line for each, and ReusePort=yes), or set --shards \
+         and --rings-per-shard to what it opens"
     )]
     TooFewInherited {
         /// The address.

@@ -111,7 +111,7 @@ fn a_push_goes_to_one_session_and_never_to_its_heir(engine: &str) {
     let (mut heir, _) = welcomed(&server);
     assert_eq!(admin(&server, "POST", &path, b"hello").0, 404);
     heir.heartbeat();
-    server.stop();
+    assert!(count(&server.stop(), &["pushes_refused"]) >= 1);
 }
 
 fn a_spread_broadcast_lets_heartbeats_go_on(engine: &str) {

@@ -74,6 +74,9 @@ counters! {
         pushes_unconfirmed: gauge,
         /// Those that wait or are being sent.
         pushes_pending: gauge,
+        /// Pushes that were not taken: to a session that had gone or could not be pushed to yet, or
+        /// a broadcast beside too many others.
+        pushes_refused: sum,
         /// Pushes that a handler wanted for sessions that have gone or cannot be pushed to.
         handler_pushes_refused: sum,
         /// Sessions that were told that the server is going.

@@ -111,14 +111,17 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Pushes a message to one session.
     ///
     /// # Errors
-    /// If it has gone or cannot be pushed to yet; then nothing is counted.
+    /// If it has gone or cannot be pushed to yet; then nothing but that is counted.
     pub fn push(
         &mut self,
         key: SessionKey,
         message: &PushMessage,
         now: Timestamp,
     ) -> Result<PushAccount, PushRefused> {
-        self.check_live(key)?;
+        if let Err(refused) = self.check_live(key) {
+            self.counters.pushes_refused += 1;
+            return Err(refused);
+        }
         self.pushes.open_single(message.id, key, now);
         self.push_to(key, message, now);
         Ok(self.pushes.account(message.id).unwrap_or_default())
@@ -156,6 +159,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         now: Timestamp,
     ) -> Result<PushAccount, PushRefused> {
         if self.broadcasts.len() >= BROADCASTS_TRACKED_MAX {
+            self.counters.pushes_refused += 1;
             return Err(PushRefused::TooMany);
         }
         let id = message.id;

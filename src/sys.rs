@@ -1,10 +1,14 @@
-//! The system calls that no crate offers safely, and what `/proc` tells of ourselves.
-#![expect(unsafe_code, reason = "a thread leaves the process's descriptor table")]
+//! The system calls that no crate offers safely, what tokio-uring may send without a copy, and what
+//! `/proc` tells of ourselves.
+#![expect(unsafe_code, reason = "descriptor tables, and memory that is lent to the kernel")]
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use tokio::io::unix::AsyncFd;
+use tokio_uring::buf::IoBuf;
+
+use crate::outgoing::Outgoing;
 
 /// Gives the calling thread a descriptor table of its own, with copies of all that is open now.
 ///
@@ -30,6 +34,26 @@ pub fn watch(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
     // SAFETY: the borrow keeps the descriptor open, and what it refers to the same, for as long as
     // the registration lives.
     unsafe { AsyncFd::register(fd) }.map_err(|error| error.into_parts().1)
+}
+
+/// Bytes that tokio-uring sends where they lie: a message that many share is not copied for each.
+#[derive(Debug)]
+pub struct Lent(pub Outgoing);
+
+// SAFETY: the bytes of an `Outgoing` do not move when it does (its invariant), and nobody writes to
+// them: they are static, in a box that it owns, or in an `Arc` that it shares.
+unsafe impl IoBuf for Lent {
+    fn stable_ptr(&self) -> *const u8 {
+        self.0.as_bytes().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.0.len()
+    }
+
+    fn bytes_total(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// The memory of this process that is resident, in bytes, from `/proc/self/statm`.

@@ -11,7 +11,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("mutants", &[]),
     ("counters", &[]),
-    ("sys", &[]),
+    ("sys", &["outgoing"]),
     ("outgoing", &[]),
     ("protocol", &["limits", "mutants", "outgoing"]),
     ("sweep", &["limits", "time"]),

@@ -27,7 +27,7 @@ use crate::protocol::Protocol;
 use crate::session::SessionKey;
 use crate::shard::{ReceiveEnd, Shard};
 use crate::sweep::Sweeper;
-use crate::sys;
+use crate::sys::{self, Lent};
 use crate::time::{Clock, TickLength};
 
 /// Runs one shard on the calling thread until it is told to stop.
@@ -194,11 +194,8 @@ async fn read(stream: &TcpStream, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8
     stream.read(buffer).await
 }
 
-/// Static bytes are sent as they are; others are copied, since tokio-uring wants to own them.
+/// Sends the bytes where they lie, and gives them back.
 async fn write(stream: &TcpStream, outgoing: Outgoing) -> (io::Result<usize>, Outgoing) {
-    let result = match &outgoing {
-        Outgoing::Static(bytes) => stream.write(*bytes).submit().await.0,
-        other => stream.write(other.as_bytes().to_vec()).submit().await.0,
-    };
+    let (result, Lent(outgoing)) = stream.write(Lent(outgoing)).submit().await;
     (result, outgoing)
 }

@@ -196,7 +196,7 @@ impl World {
         assert_eq!(self.shard.len(), self.keys.len());
     }
 
-    /// Everybody goes, and nothing is left.
+    /// Everybody goes, and nothing is left, whether they read what is on its way to them or not.
     fn end(mut self) {
         for _ in 0..4 {
             self.shard.stop(usize::MAX, self.now);

@@ -40,8 +40,9 @@ impl Policy {
 
     /// When the session is given up if nothing changes, and for which reason.
     pub(super) fn due<C>(&self, session: &Session<C>) -> (Timestamp, CloseReason) {
-        let is_told = session.parting != CloseReason::PeerClosed;
-        if !self.expiry && !is_told {
+        // Who is on his way out has his time in any case: he would hold up the end of the server.
+        let is_parting = matches!(session.phase, Phase::Flushing | Phase::Lingering);
+        if !self.expiry && !is_parting {
             return (NEVER, CloseReason::Expired);
         }
         let base = match session.phase {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use heartwheel::protocol::Protocol;
 
+use crate::commands::Command;
 use crate::plan::Phase;
 use crate::scenario::{self, Backoff, Event, Scenario};
 use crate::slo::Slo;
@@ -42,7 +43,12 @@ reached, 101 the generator itself was the bottleneck (the run is void), 105 inte
 /// Opens many heartbeating clients and judges the server by a plan made beforehand.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "loadgen", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    /// Something else than loading a server
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The server to load; without it, one is started and stopped here
     #[arg(long, value_name = "tcp://HOST:PORT|ws://HOST:PORT", value_parser = parse_target)]
     pub target: Option<Target>,

@@ -8,6 +8,7 @@
 
 mod addresses;
 mod cli;
+mod commands;
 mod conductor;
 mod crew;
 mod host;
@@ -47,6 +48,9 @@ const NOT_RUN: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(command) = &cli.command {
+        return command.run().map_or_else(|error| complain(&error, USAGE), ExitCode::from);
+    }
     if let Err(error) = cli.check() {
         return complain(&error, USAGE);
     }

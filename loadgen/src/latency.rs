@@ -74,6 +74,9 @@ impl Latency {
 
     /// How often each value was counted, as the histogram knows values.
     pub fn counts(&self) -> Vec<(u64, u32)> {
+        if self.count() == 0 {
+            return Vec::new();
+        }
         self.micros
             .iter_recorded()
             .map(|step| (step.value_iterated_to(), step.count_at_value()))

@@ -152,10 +152,12 @@ fn change(rule: &Rule, tolerance: Option<f64>, old: Option<f64>, new: Option<f64
             let worse_by = if rule.better == Better::More { old - new } else { new - old };
             // Shares are no exact numbers: neither are their bounds.
             let room = room * (1.0 + 1e-9);
-            match () {
-                () if worse_by > room => "worse",
-                () if worse_by < -room => "better",
-                () => "same",
+            if worse_by > room {
+                "worse"
+            } else if worse_by < -room {
+                "better"
+            } else {
+                "same"
             }
         }
     };

@@ -22,6 +22,7 @@ fn report() -> Value {
         let flags = format!("--target tcp://{address} -c 40 --silent 10% -d 1s --slo rtt.p99<10s");
         let outcome = finish(start(&flags));
         assert_eq!(outcome.code, Some(0), "{} {}", outcome.stderr, outcome.report);
+        assert!(outcome.number("expiry.expired") > 3.5, "{}", outcome.report);
         outcome.report
     };
     REPORT.get_or_init(run).clone()
@@ -142,7 +143,9 @@ fn for_programs_it_is_json() {
 fn an_older_report_is_read_and_what_is_none_is_refused() {
     let older = |report: &mut Value| {
         let fields = report.as_object_mut().unwrap();
-        ["histograms", "times", "part", "parts", "series"].map(|name| fields.remove(name));
+        for name in ["histograms", "times", "part", "parts", "series"] {
+            assert!(fields.remove(name).is_some(), "{name}");
+        }
     };
     let (code, out, err) = diff(older, "");
     assert_eq!(code, Some(0), "{out} {err}");

@@ -159,6 +159,6 @@ mod tests {
         let text = "#[BaseTime: 1.000 (seconds since epoch)]\nTag=rtt,0.000,1.000,0.1,AAAA\n";
         let texts = [text.to_owned()];
         let logs = Logs::read(&texts).unwrap();
-        assert!(logs.join(|..| Ok(())).is_err(), "no histogram");
+        assert!(logs.join(|_, _, _| Ok(())).is_err(), "no histogram");
     }
 }

@@ -83,7 +83,7 @@ pub fn merge(parts: &[Report], rtt: Option<&RttOverTime>) -> SeriesSection {
     let curves: Vec<Curve<'_>> = parts.iter().map(|part| Curve::new(part, begun)).collect();
     let end_s = curves.iter().map(Curve::end_s).reduce(f64::max).unwrap_or(0.0);
     let finest = parts.iter().map(|part| part.series.interval_s).reduce(f64::max).unwrap_or(1.0);
-    let interval_s = finest.max(end_s / (SERIES_POINTS_MAX - 1) as f64).max(1e-3);
+    let interval_s = finest.max(end_s / (SERIES_POINTS_MAX - 2) as f64).max(1e-3);
     let mut section = SeriesSection { interval_s, phases: phases(&curves), ..Default::default() };
     for number in 0..=(end_s / interval_s).ceil() as usize {
         add(&mut section, &curves, number as f64 * interval_s, interval_s);

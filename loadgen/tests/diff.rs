@@ -54,6 +54,7 @@ fn a_run_is_no_worse_than_itself() {
     assert_eq!(code, Some(0), "{out} {err}");
     assert!(out.starts_with("NO REGRESSION: 0 worse, 0 better, "), "{out}");
     assert!(!out.contains("unlike"), "{out}");
+    assert!(out.contains("0 in both: connections.failed, ") && !out.contains("-0"), "{out}");
     for number in ["rtt_us.p99 ", "connections.opened ", "expiry.lateness_ms.p50 "] {
         assert!(out.contains(number), "{number}: {out}");
     }

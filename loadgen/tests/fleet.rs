@@ -1,7 +1,6 @@
 //! `scripts/fleet`: the recipes as a user runs them, with network namespaces as hosts, and the pods
 //! of the Kubernetes job as processes.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
-#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 #[path = "generator/files.rs"]
 mod files;
@@ -105,6 +104,7 @@ fn the_pods_of_the_job_play_their_parts() {
             Command::new(words[0])
                 .args(&words[1..])
                 .env("PATH", &path)
+                .env("TMPDIR", folder.path())
                 .env("JOB_COMPLETION_INDEX", index.to_string())
                 .env("PARTS", parts.to_string())
                 .env("START_AT", (now + 3).to_string())

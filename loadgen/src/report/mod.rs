@@ -229,8 +229,8 @@ pub struct Requested {
     pub start_at_unix_s: Option<f64>,
 }
 
-/// Of this generator. requested = opened + failed; opened + reopened = closed by the server + closed by
-/// us.
+/// Of this generator. requested = opened + failed; opened + reopened = closed by the server +
+/// closed by us.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Connections {

@@ -56,8 +56,8 @@ pub struct SocketOptions {
     pub keepalive: Option<Keepalive>,
     /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged.
     pub user_timeout: Option<Duration>,
-    /// TCP_NOTSENT_LOWAT: how much the kernel takes that it cannot send yet, in bytes. Without it, a
-    /// client that does not read is granted up to `tcp_wmem`, 4 MiB, and enough of those clients
+    /// TCP_NOTSENT_LOWAT: how much the kernel takes that it cannot send yet, in bytes. Without it
+    /// a client that does not read is granted up to `tcp_wmem`, 4 MiB, and enough of those clients
     /// take all of `tcp_mem` from the others.
     pub unsent_bytes_max: Option<u32>,
 }

@@ -199,7 +199,8 @@ fn tell<C>(
 ) -> Result<(), CloseReason> {
     let Terms { interval_ms, idle_timeout_ms } = terms;
     let text = format!(
-        r#"{{"adjust":{{"interval_ms":{interval_ms},"idle_timeout_ms":{idle_timeout_ms},"next_in_ms":{next_in_ms}}}}}"#
+        "{{\"adjust\":{{\"interval_ms\":{interval_ms},\"idle_timeout_ms\":{idle_timeout_ms},\
+         \"next_in_ms\":{next_in_ms}}}}}"
     );
     queue_message(session, frame(Opcode::Text, text.as_bytes(), context.buffers), context)
 }

@@ -125,6 +125,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         ready,
         last_words,
         server_died: ending.server_died,
+        established: ending.established,
         notes: ending.notes,
         interrupted: interrupted.load(Ordering::Relaxed),
         server_pid,

@@ -37,6 +37,8 @@ pub struct Evidence<'a> {
     /// `None` if the server is not ours.
     pub last_words: Option<Result<Final>>,
     pub server_died: Option<ExitStatus>,
+    /// As the kernel counts, and as we do.
+    pub established: Option<(u64, u64)>,
     pub notes: Vec<String>,
     pub interrupted: bool,
     pub server_pid: Option<u32>,
@@ -75,6 +77,7 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
         broken.push(format!("the server ended during the run ({status})"));
     }
     let mut laws = laws::own(u64::from(cli.connections), stats);
+    laws.extend(evidence.established.map(|(kernel, ours)| laws::established(kernel, ours)));
     let gentle = task.scenario.is_gentle();
     laws.extend(last_words.map(|words| laws::shared(stats, words, gentle)).unwrap_or_default());
     let push = events::push(evidence);

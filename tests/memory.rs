@@ -1,5 +1,5 @@
-//! After ten fills and drains the server's memory is back. The same measurement is then shown to see
-//! what a tenth of each fill would be, were it left behind.
+//! After ten fills and drains the server's memory is back. The same measurement is then shown to
+//! see what a tenth of each fill would be, were it left behind.
 
 mod common;
 

@@ -30,8 +30,8 @@ pub struct Ending {
     pub steady: Option<Steady>,
     /// The server ended although it was not to.
     pub server_died: Option<ExitStatus>,
-    /// Connections after the steady state, while nothing opened or closed: as the kernel counts them
-    /// on the server's side, and as we do. `None` if the server is not on this host.
+    /// Connections after the steady state, while nothing opened or closed: as the kernel counts
+    /// them on the server's side, and as we do. `None` if the server is not on this host.
     pub established: Option<(u64, u64)>,
     /// What else should be known.
     pub notes: Vec<String>,

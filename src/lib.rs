@@ -44,6 +44,8 @@ pub mod host;
 #[forbid(unsafe_code)]
 pub mod limits;
 #[forbid(unsafe_code)]
+pub mod logging;
+#[forbid(unsafe_code)]
 pub mod mutants;
 pub mod outgoing;
 #[forbid(unsafe_code)]

@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// Lines of one kind that the log has in a [`LOG_WINDOW`]; one more is only counted.
+pub const LOG_LINES_MAX: u32 = 100;
+
+/// After so long a kind of line may have its number anew.
+pub const LOG_WINDOW: Duration = Duration::from_secs(1);
+
+/// The most that the log shows of one value, in bytes.
+pub const LOG_FIELD_BYTES_MAX: usize = 512;
+
 /// The longest payload of a PING or PONG, in bytes (as RFC 6455 section 5.5 has it).
 pub const PING_PAYLOAD_BYTES_MAX: usize = 125;
 

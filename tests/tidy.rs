@@ -11,6 +11,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("mutants", &[]),
     ("counters", &[]),
+    ("logging", &["limits"]),
     ("sys", &["outgoing"]),
     ("outgoing", &[]),
     ("vectors", &[]),
@@ -33,7 +34,10 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     ("report", &["engine", "ring", "shard"]),
     ("cli", &["sweep", "units"]),
-    ("control", &["engine", "limits", "report", "ring", "session", "shard", "sys", "units"]),
+    (
+        "control",
+        &["engine", "limits", "logging", "report", "ring", "session", "shard", "sys", "units"],
+    ),
     (
         "config",
         &[

@@ -9,7 +9,7 @@ use heartwheel::time::Timestamp;
 
 use crate::cli::Cli;
 use crate::crew::Crew;
-use crate::host::{kernel, process};
+use crate::host::{kernel, process, sockets};
 use crate::limits;
 use crate::live::Live;
 use crate::run::{Steady, steady_at};
@@ -30,6 +30,9 @@ pub struct Ending {
     pub steady: Option<Steady>,
     /// The server ended although it was not to.
     pub server_died: Option<ExitStatus>,
+    /// Connections after the steady state, while nothing opened or closed: as the kernel counts
+    /// them on the server's side, and as we do. `None` if the server is not on this host.
+    pub established: Option<(u64, u64)>,
     /// What else should be known.
     pub notes: Vec<String>,
 }
@@ -74,6 +77,7 @@ impl Conductor<'_> {
         }
         self.fall_quiet(&mut ending)?;
         self.answers = self.admin.take().map(Admin::finish).unwrap_or_default();
+        self.count_established(&mut ending);
         self.close()?;
         Ok(ending)
     }
@@ -177,6 +181,28 @@ impl Conductor<'_> {
             now >= seen
                 && (snapshot.acked + snapshot.written_off >= snapshot.sent || now >= deadline)
         })
+    }
+
+    /// Asks the kernel how many connections the server has, and compares. A close may be on its way
+    /// still, so it is asked again until both agree, for a second at most.
+    fn count_established(&mut self, ending: &mut Ending) {
+        let is_here = self.server_pid.is_some_and(sockets::are_those_of);
+        if !is_here || self.draining || !self.goes_on(ending) {
+            return;
+        }
+        for _ in 0..limits::SOCKET_COUNTS_MAX {
+            match sockets::established(self.task.target) {
+                Ok(kernel) => ending.established = Some((kernel, self.crew.snapshot().open())),
+                Err(error) => {
+                    ending.notes.push(format!("the kernel does not tell its sockets: {error}"));
+                    return;
+                }
+            }
+            if ending.established.is_some_and(|(kernel, ours)| kernel == ours) {
+                return;
+            }
+            std::thread::sleep(limits::SOCKET_COUNT_PAUSE);
+        }
     }
 
     fn close(&mut self) -> Result<(), WorkerFailed> {

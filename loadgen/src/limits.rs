@@ -91,6 +91,18 @@ pub const EXPIRY_GRACE: Duration = Duration::from_secs(1);
 /// How long a request to the control plane may take.
 pub const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the kernel may take to tell one part of the sockets that it is asked for.
+pub const SOCKET_COUNT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much of that is read at once, in bytes.
+pub const SOCKET_COUNT_READ_BYTES: usize = 256 * 1024;
+
+/// Times that the kernel is asked until both sides agree: a close may be on its way.
+pub const SOCKET_COUNTS_MAX: u32 = 20;
+
+/// How long to wait between two of them.
+pub const SOCKET_COUNT_PAUSE: Duration = Duration::from_millis(50);
+
 /// How often the accounts of pushes that go on are read.
 pub const ADMIN_LOOKS_EVERY: Duration = Duration::from_millis(250);
 

@@ -130,6 +130,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         last_words,
         server_died: ending.server_died,
         hdr_failure,
+        established: ending.established,
         notes: ending.notes,
         interrupted: interrupted.load(Ordering::Relaxed),
         server_pid,

@@ -61,9 +61,20 @@ pub struct Final {
     /// Its own laws.
     #[serde(default)]
     pub laws: Vec<Law>,
+    /// Those of each of its shards.
+    #[serde(default)]
+    pub shards: Vec<ShardLaws>,
     /// How it ended, if not with success.
     #[serde(skip)]
     pub failure: Option<ExitStatus>,
+}
+
+/// The laws of one shard.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ShardLaws {
+    /// As they hold in it alone.
+    #[serde(default)]
+    pub laws: Vec<Law>,
 }
 
 impl Server {

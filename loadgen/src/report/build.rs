@@ -39,6 +39,8 @@ pub struct Evidence<'a> {
     pub server_died: Option<ExitStatus>,
     /// Why the HDR log could not be written.
     pub hdr_failure: Option<anyhow::Error>,
+    /// As the kernel counts, and as we do.
+    pub established: Option<(u64, u64)>,
     pub notes: Vec<String>,
     pub interrupted: bool,
     pub server_pid: Option<u32>,
@@ -80,6 +82,7 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
     }
     broken.extend(evidence.hdr_failure.iter().map(|error| format!("{error:#}")));
     let mut laws = laws::own(u64::from(cli.own_connections()), stats);
+    laws.extend(evidence.established.map(|(kernel, ours)| laws::established(kernel, ours)));
     let gentle = task.scenario.is_gentle();
     laws.extend(last_words.map(|words| laws::shared(stats, words, gentle)).unwrap_or_default());
     let push = events::push(evidence);

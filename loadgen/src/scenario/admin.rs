@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use heartwheel::logging::printable;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, payload};
@@ -137,8 +138,9 @@ fn ask(address: SocketAddr, task: &Task, event: usize) -> Result<Answer> {
     let Kind::Broadcast(..) = task.scenario.events[event].kind else {
         return Ok(Answer::default());
     };
-    let begun: Begun = serde_json::from_slice(&answer)
-        .with_context(|| format!("POST {path}: {}", String::from_utf8_lossy(&answer)))?;
+    let begun: Begun = serde_json::from_slice(&answer).with_context(|| {
+        format!("POST {path}: {}", printable(&String::from_utf8_lossy(&answer)))
+    })?;
     Ok(Answer { push_id: Some(begun.push_id), account: Some(begun.account), failure: None })
 }
 
@@ -181,7 +183,7 @@ fn request(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result
         (200..300).contains(&code),
         "{}: {code} {}",
         what(),
-        String::from_utf8_lossy(&rest).trim()
+        printable(String::from_utf8_lossy(&rest).trim())
     );
     Ok(rest)
 }

@@ -176,8 +176,7 @@ fn whose_cable_is_pulled_is_expired_and_nobody_else() {
 #[test]
 fn a_partition_that_heals_costs_nobody_his_session() {
     let Some(lab) = Lab::new("part") else { return };
-    let server =
-        lab.start_server(&["--idle-timeout", "8s", "--heartbeat-interval", "1s"]);
+    let server = lab.start_server(&["--idle-timeout", "8s", "--heartbeat-interval", "1s"]);
     let mut clients = connect(&server, &lab.staying, STAYING, 200);
     Lab::drop_packets(&lab.staying);
     clients.iter_mut().for_each(|client| client.send(PING));

@@ -77,6 +77,7 @@ class Lab:
         self.sysctl(self.server, "net.ipv4.tcp_syncookies", 1)
         for namespace in (self.clients, self.doomed):
             self.sysctl(namespace, "net.ipv4.ip_local_port_range", "1024 65535")
+            self.sysctl(namespace, "net.ipv4.ip_forward", 0)
             # Those who close without end must not use the ports up.
             self.sysctl(namespace, "net.ipv4.tcp_max_tw_buckets", 20_000)
 

@@ -7,7 +7,7 @@ import time
 
 from .network import DOOMED_IP
 from .programs import Well, established
-from .stage import SPARE, STEADY_S, TROUBLE_S, WARMUP_S, Scenario, Times
+from .stage import TROUBLE_S, WARMUP_S, Scenario, Times
 
 DOOMED = 1_000
 # The storms: the first rate is the one wanted; where it is too much for a machine that holds both
@@ -338,8 +338,7 @@ SCENARIOS = [
              (6_000, 3_000, 1_500), ("--rings-per-shard", "2"), scarce_descriptors=True),
     Scenario("accept-queue", "500 at once on accept queues of 32: all let in, within 8 s (SYNs sent "
              "again)", hostile("newcomer", 2_000, 500), all_let_in(8), (500,),
-             ("--max-connections", "{capacity}", "--rings-per-shard", "1"), somaxconn=32,
-             connect_rate="4k"),
+             ("--max-connections", "{capacity}"), somaxconn=32, connect_rate="4k"),
     Scenario("syn-flood", "SYN cookies: newcomers let in within 3 s; p99 at 2,500/s",
              hostile("syn-flood", newcomers=True),
              both(rate_of("syns", "SYNs"), cookies, unseen, newcomers(3)), STORM),

@@ -152,7 +152,7 @@ class Stage:
         with Watch(self.server) as watch:
             account = one.trouble(self)
         time.sleep(0.3)  # the server publishes its counters every 100 ms
-        now = {} if one.lossy else self.server.tcp_counters()
+        now = self.server.tcp_counters()
         tcp = {name: value - tcp.get(name, 0) for name, value in now.items()}
         found = Found(self, account, self.server.stats(), tcp, watch)
         found.report = self.well.result()
@@ -186,8 +186,8 @@ def judge(found, faults_of_server):
 def play(lab, one, options, rate, base):
     """A scenario at one rate."""
     with contextlib.ExitStack() as stack:
-        stack.callback(lab.kill_all)
         folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.callback(lab.kill_all)
         stage = Stage(lab, one, options, rate, base, folder)
         try:
             return judge(*stage.play())

@@ -17,7 +17,8 @@ impl Default for Times {
 
 impl Times {
     pub fn note(&mut self, time: Duration) {
-        self.0.saturating_record(time.as_micros() as u64);
+        // It grows as it has to.
+        let _ = self.0.record(time.as_micros() as u64);
     }
 
     fn to_json(&self) -> Value {

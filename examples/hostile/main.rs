@@ -33,6 +33,8 @@ enum Kind {
     HalfAFrame,
     /// Connects, and says nothing.
     Mute,
+    /// Sends 64,000 bytes of a frame of 65,000, and nothing more.
+    Hoard,
     /// Begins a frame that is too large.
     Oversize,
     /// Sends a frame of length 0.
@@ -113,13 +115,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn deed(kind: Kind) -> Deed {
     match kind {
         Kind::ByteAtATime => Deed::Dribble(PING),
-        Kind::HalfAFrame => Deed::Say(&[0, 200, 7, 1, 2, 3]),
-        Kind::Mute => Deed::Say(&[]),
-        Kind::Oversize => Deed::Say(&[0xff, 0xff, 7, 1, 2, 3]),
-        Kind::Zero => Deed::Say(&[0, 0, 0, 0]),
+        Kind::HalfAFrame => Deed::Say(vec![0, 200, 7, 1, 2, 3]),
+        Kind::Hoard => Deed::Say([&65_000_u16.to_be_bytes()[..], &[7; 64_000]].concat()),
+        Kind::Mute => Deed::Say(Vec::new()),
+        Kind::Oversize => Deed::Say(vec![0xff, 0xff, 7, 1, 2, 3]),
+        Kind::Zero => Deed::Say(vec![0; 4]),
         Kind::Garbage => Deed::Noise(64),
         Kind::HttpProbe => {
-            Deed::Say(b"GET / HTTP/1.1\r\nHost: example\r\nUser-Agent: probe\r\n\r\n")
+            Deed::Say(b"GET / HTTP/1.1\r\nHost: example\r\nUser-Agent: probe\r\n\r\n".to_vec())
         }
         Kind::PingFlood => Deed::Flood(PING.repeat(400)),
         Kind::PongFlood => Deed::Flood(PONG.repeat(400)),

@@ -23,7 +23,7 @@ const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 #[derive(Clone, Debug)]
 pub enum Deed {
     /// Sends this, then waits for the end.
-    Say(&'static [u8]),
+    Say(Vec<u8>),
     /// Sends so many random bytes, then waits for the end.
     Noise(usize),
     /// Sends this over and over, a byte at a time.
@@ -230,14 +230,13 @@ impl Swarm {
         client.open = true;
         self.account.connected += 1;
         self.account.connect.note(client.began.elapsed());
-        let interest = match self.deed.reads() {
-            true => epoll::EventFlags::IN,
-            false => epoll::EventFlags::RDHUP,
-        };
-        let data = epoll::EventData::new_u64(index as u64);
-        epoll::modify(&self.epoll, &client.socket, data, interest).map_err(|_| Ended)?;
+        listen(&self.epoll, index, client, &self.deed)?;
         match &self.deed {
-            Deed::Say(words) | Deed::Beat(words) => say(client, words, &mut self.account),
+            Deed::Say(words) => {
+                say(client, words, &mut self.account)?;
+                listen(&self.epoll, index, client, &self.deed)
+            }
+            Deed::Beat(words) => say(client, words, &mut self.account),
             Deed::Noise(bytes) => {
                 let noise: Vec<u8> = (0..*bytes).map(|_| random(&mut self.random)).collect();
                 say(client, &noise, &mut self.account)
@@ -260,6 +259,13 @@ impl Swarm {
     fn read(&mut self, index: usize) -> Result<(), Ended> {
         if !self.deed.reads() {
             return Err(Ended);
+        }
+        if let Deed::Say(words) = &self.deed
+            && self.clients[index].said < words.len()
+        {
+            let client = &mut self.clients[index];
+            say(client, &words[client.said..], &mut self.account)?;
+            listen(&self.epoll, index, client, &self.deed)?;
         }
         let client = &mut self.clients[index];
         let mut buffer = [0; 4_096];
@@ -288,6 +294,19 @@ impl Swarm {
         self.account.ended_by_server += 1;
         self.account.lived.note(client.began.elapsed());
     }
+}
+
+/// Has epoll tell what there is to do with an open connection.
+fn listen(epoll: &OwnedFd, index: usize, client: &Client, deed: &Deed) -> Result<(), Ended> {
+    let interest = match deed {
+        Deed::NeverRead(_) => epoll::EventFlags::RDHUP,
+        Deed::Say(words) if client.said < words.len() => {
+            epoll::EventFlags::IN | epoll::EventFlags::OUT
+        }
+        _ => epoll::EventFlags::IN,
+    };
+    let data = epoll::EventData::new_u64(index as u64);
+    epoll::modify(epoll, &client.socket, data, interest).map_err(|_| Ended)
 }
 
 fn say(client: &mut Client, words: &[u8], account: &mut Account) -> Result<(), Ended> {

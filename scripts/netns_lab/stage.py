@@ -108,7 +108,8 @@ class Stage:
 
     def flags(self):
         rss_mib = math.ceil(self.base.rss_bytes / 2**20) if self.base else 0
-        known = {"capacity": self.connections + SPARE, "memory_limit": f"{rss_mib + 16}MiB"}
+        known = {"capacity": self.connections + SPARE, "roomy": self.connections + 5_000,
+                 "memory_limit": f"{rss_mib + 16}MiB"}
         return ["--max-connections", "200k", "--hello-timeout", "2s", "--frame-timeout", "2s",
                 "--stall-timeout", "3s", *self.one.times.flags(),
                 *(flag.format(**known) for flag in self.one.flags)]
@@ -177,7 +178,9 @@ def judge(found, faults_of_server):
         outcome.faults += [f"{count:,} {what}" for count, what in counts if count]
         outcome.faults += report["reasons"]
     limit_us = P99_RATIO_MAX * base.p99_us if one.whole and base else math.inf
-    if p99_us > limit_us:
+    if found.stage.options.lax:
+        outcome.too_much = ""
+    elif p99_us > limit_us:
         ratio = p99_us / base.p99_us
         outcome.too_much = outcome.too_much or f"p99 {ratio:.1f} times that of the calm"
     return outcome

@@ -1,5 +1,5 @@
-//! Broken networks, in network namespaces that each test makes for itself: a few hundred clients whose
-//! packets really get lost. `scripts/netns-lab` does the same, and much more, with 50,000.
+//! Broken networks, in network namespaces that each test makes for itself: a few hundred clients
+//! whose packets really get lost. `scripts/netns-lab` does the same, and much more, with 50,000.
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod common;

@@ -5,32 +5,40 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// Durations, in microseconds.
+/// Durations, in microseconds; the extremes are exact.
 #[derive(Debug)]
-pub struct Times(Histogram<u64>);
+pub struct Times {
+    histogram: Histogram<u64>,
+    min_us: u64,
+    max_us: u64,
+}
 
 impl Default for Times {
     fn default() -> Times {
-        Times(Histogram::new(3).expect("three digits are allowed"))
+        let histogram = Histogram::new(3).expect("three digits are allowed");
+        Times { histogram, min_us: u64::MAX, max_us: 0 }
     }
 }
 
 impl Times {
     pub fn note(&mut self, time: Duration) {
+        let us = time.as_micros() as u64;
+        self.min_us = self.min_us.min(us);
+        self.max_us = self.max_us.max(us);
         // It grows as it has to.
-        let _ = self.0.record(time.as_micros() as u64);
+        let _ = self.histogram.record(us);
     }
 
     fn to_json(&self) -> Value {
-        if self.0.is_empty() {
+        if self.histogram.is_empty() {
             return Value::Null;
         }
         let ms = |us: u64| us as f64 / 1e3;
         json!({
-            "min": ms(self.0.min()),
-            "p50": ms(self.0.value_at_quantile(0.5)),
-            "p99": ms(self.0.value_at_quantile(0.99)),
-            "max": ms(self.0.max()),
+            "min": ms(self.min_us),
+            "p50": ms(self.histogram.value_at_quantile(0.5)),
+            "p99": ms(self.histogram.value_at_quantile(0.99)),
+            "max": ms(self.max_us),
         })
     }
 }

@@ -28,7 +28,7 @@ impl Server {
         let program = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("heartwheel");
         let mut child = Command::new(program)
             .args(["serve", "--listen", url, "--admin", "off", "--shards", "1"])
-            .args(["--idle-timeout", "2s", "--heartbeat-interval", "300ms"])
+            .args(["--idle-timeout", "6s", "--heartbeat-interval", "300ms"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -79,7 +79,7 @@ fn everybody_is_back_after_the_server_was_killed_and_nobody_is_expired() {
     let _turn = turn();
     let first = Server::start("tcp://127.0.0.1:0").expect("it starts");
     let generator = start(&format!(
-        "--target {} -c {CLIENTS} -i 300ms --idle-timeout 2s -d 6s --no-live \
+        "--target {} -c {CLIENTS} -i 300ms --idle-timeout 6s -d 6s --no-live \
          --reconnect exp:50ms..500ms,full-jitter",
         first.url
     ));

@@ -1,6 +1,5 @@
 //! The server is killed under load and started again: everybody comes back, and the account tells.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
-#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod generator;
 

@@ -333,7 +333,8 @@ SCENARIOS = [
              both(refused("max_connections"), place_again(2)), PROBES[1:],
              ("--max-connections", "{capacity}")),
     Scenario("descriptors", "a ring's table full (RLIMIT_NOFILE): newcomers wait or are refused, and "
-             "are let in again within 8 s (SYNs sent again)", until_there_is_a_place("mute", 12_000, 6_000),
+             "are let in again within 8 s (SYNs sent again)",
+             until_there_is_a_place("mute", 12_000, 6_000),
              both(table_paused, refused("max_connections", "ring_full"), place_again(8)),
              (6_000, 3_000, 1_500), ("--rings-per-shard", "2"), scarce_descriptors=True),
     Scenario("accept-queue", "500 at once on accept queues of 32: all let in, within 8 s (SYNs sent "

@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod by_hand;
 mod cli;
 mod conductor;
 mod crew;
+mod detail;
 mod host;
 mod latency;
 mod limits;

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::num::NonZero;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
@@ -53,7 +54,7 @@ impl Terminal {
             .stderr(open())
             .spawn()
             .unwrap();
-        let parser = vt100::Parser::new(rows, columns, 1_000);
+        let parser = vt100::Parser::new(whole(rows), whole(columns), 1_000);
         let seen = Arc::new(Mutex::new(Seen { screen: parser, bytes: Vec::new() }));
         let keyboard = File::from(master);
         let mut output = keyboard.try_clone().unwrap();
@@ -78,7 +79,7 @@ impl Terminal {
     /// Makes it larger or smaller.
     pub fn resize(&mut self, columns: u16, rows: u16) {
         resize(&self.keyboard, columns, rows);
-        self.seen.lock().unwrap().screen.screen_mut().set_size(rows, columns);
+        self.seen.lock().unwrap().screen.screen_mut().set_size(whole(rows), whole(columns));
     }
 
     /// What stands on the screen.
@@ -150,6 +151,10 @@ impl Drop for Terminal {
         let _ = self.child.wait();
         drop(self.reader.take());
     }
+}
+
+fn whole(size: u16) -> NonZero<u16> {
+    NonZero::new(size).unwrap()
 }
 
 fn resize(master: impl std::os::fd::AsFd, columns: u16, rows: u16) {

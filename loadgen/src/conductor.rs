@@ -85,7 +85,8 @@ impl Conductor<'_> {
         let deadline = self.task.start + planned + patience;
         let settled = |snapshot: &Snapshot| snapshot.opened + snapshot.failed >= all;
         let task = self.task;
-        let over = |now: Timestamp| task.orders.connect_delay().is_some_and(|late| now >= deadline + late);
+        let over =
+            |now: Timestamp| task.orders.connect_delay().is_some_and(|late| now >= deadline + late);
         self.watch("connecting", ending, |now, snapshot| settled(snapshot) || over(now))?;
         self.resume(self.task.clock.now());
         if !settled(&self.crew.snapshot()) && !self.interrupted.load(Ordering::Relaxed) {
@@ -244,7 +245,7 @@ impl Conductor<'_> {
     /// Event number `number` begins now.
     pub fn begin_event(&mut self, number: usize) {
         let Some(event) = self.task.scenario.events.get(number) else { return };
-        self.live.say(&format!("--- {:?} of the steady state: {}", event.at, event.kind));
+        self.live.announce(&format!("--- {:?} of the steady state: {}", event.at, event.kind));
         self.draining |= matches!(event.kind, Kind::Drain(_));
         if let Some(admin) = &self.admin {
             admin.ask(number);

@@ -1,7 +1,7 @@
 //! All workers together: starting them, watching them, collecting what they counted.
 
-use std::sync::{Arc, PoisonError};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};

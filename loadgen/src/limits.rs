@@ -100,7 +100,7 @@ pub const FRAME_EVERY: Duration = Duration::from_millis(250);
 /// How often the live view looks at the processes and the server's own counts.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// How often it reads the kernel's slab caches, which takes a lock in the kernel.
+/// How often it reads the kernel's slab caches and counts the processes' pages, which takes locks.
 pub const KERNEL_LOOKS_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the threads of the live view are waited for at its end.

@@ -23,8 +23,8 @@ use crate::limits;
 use crate::live::{Card, Live};
 use crate::plan::Plan;
 use crate::report::{self, Evidence, Report};
-use crate::scenario::{Events, Scenario};
 use crate::scenario::admin::Admin;
+use crate::scenario::{Events, Scenario};
 use crate::series::Series;
 use crate::server::Server;
 use crate::wire::Wire;
@@ -175,10 +175,10 @@ fn card(
     baseline: Baseline,
     asks_server: bool,
 ) -> Card {
-    let own = server
-        .map(|server| format!("  own server, {}, {}", server.ready.engine, server.ready.sweep));
+    let kind = server.map(|server| format!("own, {}, {}", server.ready.engine, server.ready.sweep));
     Card {
-        target: format!("{}://{}{}", task.wire.name(), task.target, own.unwrap_or_default()),
+        target: format!("{}://{}", task.wire.name(), task.target),
+        server_kind: kind.unwrap_or_default(),
         wanted: u64::from(cli.connections),
         connect_rate_per_s: u64::from(cli.connect_rate),
         sends_data: cli.data > 0,

@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
-mod generator;
 mod terminal;
 
 use std::fs;
@@ -10,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use generator::turn;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use terminal::Terminal;
+use terminal::{Terminal, turn};
 
 /// See `own_server.rs`.
 fn server_is_missing() -> bool {
@@ -89,7 +87,9 @@ fn keys_do_what_they_say() {
     view.await_text("only in the steady state");
     view.press("p");
     view.await_text("holding");
-    view.await_text("✓ rtt.p99<10s");
+    view.wait_until("an SLO that holds", |screen| {
+        screen.lines().any(|line| line.contains('✓') && line.contains("rtt.p99<10s"))
+    });
     let screen = view.await_text("server 600");
     for pane in ["connections", "heartbeats", "round trip", "expiry", "cost", "SLOs", "events"] {
         assert!(screen.contains(&format!("─ {pane} ")), "{pane}:\n{screen}");
@@ -114,7 +114,8 @@ fn keys_do_what_they_say() {
     let at = format!("--at {}ms:storm:25%", events[1]["at_ms"]);
     assert!(report["notes"].to_string().contains(&at), "{at}: {}", report["notes"]);
     // What is printed at the end stays.
-    assert!(run.terminal.screen().contains("INTERRUPTED"), "{}", run.terminal.screen());
+    let end = run.terminal.after_view();
+    assert!(end.contains("INTERRUPTED: 600 of 600 clients open"), "{end}");
 }
 
 /// A drain by a key is judged like one that was planned: every law holds.
@@ -133,8 +134,11 @@ fn a_drain_by_a_key_is_one_like_others() {
     let (code, report) = run.finish();
     assert_eq!(code, Some(0), "{report}");
     assert_eq!(report["events"][0]["kind"], "drain");
-    assert_eq!((&report["reconnect"]["drained"], &report["reconnect"]["drained_silent"]), (&300.into(), &6.into()));
-    assert!(run.terminal.screen().contains("PASSED"), "{}", run.terminal.screen());
+    assert_eq!(
+        (&report["reconnect"]["drained"], &report["reconnect"]["drained_silent"]),
+        (&300.into(), &6.into())
+    );
+    assert!(run.terminal.after_view().contains("PASSED: 300 of 300"));
 }
 
 /// Whatever ends a run, the terminal is as it was before.
@@ -208,8 +212,7 @@ fn without_a_view_there_are_lines() {
     let flags = "-c 200 --connect-rate 200 -i 300ms --idle-timeout 2s -d 1s --no-live";
     let mut run = Run::start("lines", flags);
     assert_eq!(run.finish().0, Some(0));
-    let bytes = run.terminal.bytes();
-    assert!(!bytes.contains(&0x1b), "{}", String::from_utf8_lossy(&bytes));
-    let screen = run.terminal.screen();
-    assert!(screen.contains("connecting") && screen.contains("PASSED"), "{screen}");
+    let all = run.terminal.after_view();
+    assert!(!all.contains("\x1b[?1049h"), "{all}");
+    assert!(all.contains("connecting") && all.contains("PASSED"), "{all}");
 }

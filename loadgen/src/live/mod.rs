@@ -132,6 +132,13 @@ impl Live {
         }
     }
 
+    /// An event begins; a view shows it anyway.
+    pub fn announce(&mut self, text: &str) {
+        if self.shown.is_none() {
+            lines::say(text);
+        }
+    }
+
     /// The phase lasts from then until then.
     pub fn expect(&mut self, from: Timestamp, until: Timestamp) {
         self.span = Some((from, until));

@@ -32,8 +32,10 @@ const MESSAGES_MAX: usize = 50;
 /// What does not change during a run.
 #[derive(Clone, Debug, Default)]
 pub struct Card {
-    /// Where to, and what is known of it.
+    /// Where to.
     pub target: String,
+    /// What is known of the server.
+    pub server_kind: String,
     pub wanted: u64,
     pub connect_rate_per_s: u64,
     /// Data messages stand in for heartbeats: how many of these there will be is not known.
@@ -115,6 +117,10 @@ impl Model {
         if let Some(last) = self.looks.back().filter(|last| last.seen.at != look.seen.at) {
             self.seen_before = last.seen.clone();
         }
+        let silence = self.looks.back().and_then(|last| last.seen.silence.as_ref());
+        if look.seen.silence.as_ref() != silence {
+            look.seen.silence.iter().for_each(|why| self.note(why.clone()));
+        }
         if self.steady.is_none() && look.steady_at.is_some() {
             self.steady = Some(look.clone());
         }
@@ -141,6 +147,7 @@ impl Model {
         let (progress, progress_text) = self.progress(look);
         let mut shown = Shown {
             target: self.card.target.clone(),
+            server_kind: self.card.server_kind.clone(),
             elapsed: look.at,
             phase: look.phase,
             paused: look.paused,
@@ -241,9 +248,11 @@ impl Model {
             silenced: if look.steady_at.is_some() { now.to_silence } else { 0 },
             planned: now.to_silence,
             expired: now.expired,
-            server_expired: look.seen.says.as_ref().map(|says| {
-                says.counters.closed.get("expired").copied().unwrap_or(0)
-            }),
+            server_expired: look
+                .seen
+                .says
+                .as_ref()
+                .map(|says| says.counters.closed.get("expired").copied().unwrap_or(0)),
             late_max_us: (now.expired > 0).then_some(now.late_max_us),
             falsely: now.false_expiries,
             missed: if counted { now.missed } else { overdue * u64::from(is_up) },
@@ -292,7 +301,7 @@ impl Model {
                 hold: says.laws.iter().filter(|law| law.holds).count(),
                 all: says.laws.len(),
             },
-            (None, Some(why)) => Words::Silence(why.clone()),
+            (None, Some(_)) => Words::Silence,
             (None, None) if self.card.asks_server => Words::Unknown,
             (None, None) => Words::NotAsked,
         }

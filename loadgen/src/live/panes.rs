@@ -79,7 +79,7 @@ pub fn connections<'a>(shown: &Shown, theme: &Theme) -> Vec<Line<'a>> {
     let now = &shown.connections;
     let server = match (now.server_open, &shown.words) {
         (Some(open), _) => format!("server {}", grouped(open)),
-        (None, Words::Silence(_)) => "server: no answer".to_owned(),
+        (None, Words::Silence) => "server silent".to_owned(),
         _ => String::new(),
     };
     let plan = match (shown.paused, now.planned_per_s) {
@@ -106,9 +106,9 @@ pub fn connections<'a>(shown: &Shown, theme: &Theme) -> Vec<Line<'a>> {
     by.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     let style = alarm(theme, now.failed);
     lines.push(styled_row(theme, "failed", grouped(now.failed), String::new(), style));
-    let reasons = by.iter().map(|(why, count)| {
-        Line::styled(format!("   {} {why}", grouped(*count)), theme.bad)
-    });
+    let reasons = by
+        .iter()
+        .map(|(why, count)| Line::styled(format!("   {} {why}", grouped(*count)), theme.bad));
     lines.extend(reasons);
     lines
 }
@@ -133,20 +133,16 @@ pub fn beats<'a>(shown: &Shown, theme: &Theme) -> Vec<Line<'a>> {
 }
 
 pub fn round_trip<'a>(shown: &Shown, theme: &Theme) -> Vec<Line<'a>> {
-    let head = format!(" {:<6}{:>8}{:>8}{:>8}{:>8}", "", "p50", "p99", "p99.9", "max");
+    let head = format!(" {:<5}{:>8}{:>8}{:>8}{:>8}", "", "p50", "p99", "p99.9", "max");
     let line = |label: &str, rtt: &Percentiles| {
-        let mut spans = vec![Span::styled(format!(" {label:<6}"), theme.label)];
+        let mut spans = vec![Span::styled(format!(" {label:<5}"), theme.label)];
         spans.extend([rtt.p50, rtt.p99, rtt.p999, rtt.max].map(|us| {
             Span::styled(format!("{:>8}", us.map_or("-".to_owned(), short)), theme.number)
         }));
         Line::from(spans)
     };
-    let all = if shown.is_steady { "steady" } else { "all" };
-    vec![
-        Line::styled(head, theme.label),
-        line("now", &shown.rtt_last),
-        line(all, &shown.rtt_all),
-    ]
+    let all = if shown.is_steady { "held" } else { "all" };
+    vec![Line::styled(head, theme.label), line("now", &shown.rtt_last), line(all, &shown.rtt_all)]
 }
 
 pub fn oracle<'a>(shown: &Shown, theme: &Theme) -> Vec<Line<'a>> {
@@ -220,9 +216,8 @@ pub fn slos<'a>(shown: &Shown, theme: &Theme, rows: usize) -> Vec<Line<'a>> {
             None => ("·", theme.label),
         };
         Line::from(vec![
-            Span::styled(format!(" {sign} "), style),
-            Span::styled(slo.expression.clone(), theme.number),
-            Span::styled(format!("  {}", value(slo)), style),
+            Span::styled(format!(" {sign} {:>9}", value(slo)), style),
+            Span::styled(format!("  {}", slo.expression), theme.number),
         ])
     };
     let mut out: Vec<Line<'a>> = lines.iter().map(|slo| line(slo)).collect();
@@ -236,9 +231,9 @@ pub fn events<'a>(shown: &Shown, theme: &Theme, rows: usize) -> Vec<Line<'a>> {
     }
     let came = shown.events.iter().filter(|event| matches!(event.when, When::At(_))).count();
     // The last that has come, what is next, and what else there is room for.
-    let first = came.saturating_sub(rows.saturating_sub(1).max(1)).min(
-        shown.events.len().saturating_sub(rows),
-    );
+    let first = came
+        .saturating_sub(rows.saturating_sub(1).max(1))
+        .min(shown.events.len().saturating_sub(rows));
     shown.events[first..].iter().map(|event| event_line(event, theme)).collect()
 }
 
@@ -261,22 +256,23 @@ fn event_line<'a>(event: &EventLine, theme: &Theme) -> Line<'a> {
         Kind::Broadcast(..) => ("are to have it", "have it"),
     };
     let came = match event.when {
-        When::At(_) => format!(
-            "{} {hit}, {} {back}",
-            grouped(event.affected),
-            grouped(event.recovered)
-        ),
+        When::At(_) => {
+            format!("{} {hit}, {} {back}", grouped(event.affected), grouped(event.recovered))
+        }
         When::In(_) | When::Planned(_) => String::new(),
     };
     let by = if event.by_hand { " (key)" } else { "" };
     Line::from(vec![
         Span::styled(format!(" {when:>10}  "), theme.label),
-        Span::styled(format!("{:<24}", format!("{what}{by}")), style),
+        Span::styled(format!("{:<22}", format!("{what}{by}")), style),
         Span::styled(came, style),
     ])
 }
 
 pub fn messages<'a>(shown: &Shown, theme: &Theme, rows: usize) -> Vec<Line<'a>> {
+    if shown.messages.is_empty() {
+        return vec![Line::styled(" none", theme.label)];
+    }
     let skip = shown.messages.len().saturating_sub(rows);
     let line = |(at, text): &(Duration, String)| {
         Line::from(vec![
@@ -297,7 +293,7 @@ fn shorten<'a>(lines: &mut Vec<Line<'a>>, rows: usize, theme: &Theme) {
 }
 
 fn value(slo: &SloLine) -> String {
-    let Some(value) = slo.value else { return "not known yet".to_owned() };
+    let Some(value) = slo.value else { return "?".to_owned() };
     match slo.unit {
         Some("_us") => short(value as u64),
         Some("_ms") => short((value * 1e3) as u64),

@@ -28,8 +28,7 @@ pub fn draw(frame: &mut Frame<'_>, shown: &Shown, theme: &Theme) {
     }
     let rows = [Constraint::Length(1), Constraint::Length(1), Constraint::Min(0)];
     let [head, progress, rest] = Layout::vertical(rows).areas(area);
-    let [body, foot] =
-        Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(rest);
+    let [body, foot] = Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(rest);
     header(frame, head, shown, theme);
     progress_bar(frame, progress, shown, theme);
     footer(frame, foot, shown, theme);
@@ -46,8 +45,8 @@ fn tiny(frame: &mut Frame<'_>, area: Rect, shown: &Shown) {
 fn header(frame: &mut Frame<'_>, area: Rect, shown: &Shown, theme: &Theme) {
     let words = match &shown.words {
         Words::NotAsked | Words::Unknown => String::new(),
-        Words::Laws { hold, all } => format!("{hold} of {all} server laws hold  "),
-        Words::Silence(why) => format!("the server does not tell: {why}  "),
+        Words::Laws { hold, all } => format!("{hold} of {all} server laws hold   "),
+        Words::Silence => "no answer from the control plane   ".to_owned(),
     };
     let broken = matches!(&shown.words, Words::Laws { hold, all } if hold < all);
     let right = Line::from(vec![
@@ -55,15 +54,14 @@ fn header(frame: &mut Frame<'_>, area: Rect, shown: &Shown, theme: &Theme) {
         Span::styled(format!("{} ", panes::clock(shown.elapsed)), theme.number),
     ]);
     let left = Line::from(vec![
-        Span::styled(" loadgen ", theme.title),
+        Span::styled(" loadgen  ", theme.title),
         Span::styled(shown.target.clone(), theme.number),
+        Span::styled(format!("   {}", shown.server_kind), theme.label),
     ]);
-    let room = area.width.saturating_sub(left.width() as u16 + 1);
-    frame.render_widget(Paragraph::new(left), area);
-    let place = Rect { x: area.right() - room, width: room, ..area };
-    let fits = usize::from(room) >= right.width();
-    let line = if fits { right.right_aligned() } else { right };
-    frame.render_widget(Paragraph::new(line), place);
+    let widths = [Constraint::Fill(1), Constraint::Length(right.width() as u16)];
+    let [place, end] = Layout::horizontal(widths).spacing(1).areas(area);
+    frame.render_widget(Paragraph::new(left), place);
+    frame.render_widget(Paragraph::new(right), end);
 }
 
 fn progress_bar(frame: &mut Frame<'_>, area: Rect, shown: &Shown, theme: &Theme) {
@@ -302,7 +300,7 @@ impl Canvas<'_> {
         if area.height <= around {
             return;
         }
-        let both = [Constraint::Fill(1), Constraint::Fill(1)];
+        let both = [Constraint::Fill(3), Constraint::Fill(2)];
         let places = match (wide, area.height) {
             (true, _) => Layout::horizontal(both).spacing(1 - around / 2).split(area),
             (false, 8..) => Layout::vertical(both).split(area),

@@ -9,6 +9,8 @@ use crate::scenario::Kind;
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     pub target: String,
+    /// What is known of the server.
+    pub server_kind: String,
     pub elapsed: Duration,
     pub phase: &'static str,
     /// Connecting was paused by a key.
@@ -142,7 +144,7 @@ pub enum Words {
     /// So many of its laws hold.
     Laws { hold: usize, all: usize },
     /// It does not answer.
-    Silence(String),
+    Silence,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -90,9 +90,7 @@ pub fn is_entered() -> bool {
 /// Its size; one that tells none is of the usual size.
 pub fn size(stderr: &Stderr) -> Rect {
     match tcgetwinsize(stderr) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
-            Rect::new(0, 0, size.ws_col, size.ws_row)
-        }
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => Rect::new(0, 0, size.ws_col, size.ws_row),
         _ => Rect::new(0, 0, 80, 24),
     }
 }

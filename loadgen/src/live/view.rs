@@ -116,9 +116,8 @@ fn go_on(
             area = size;
             screen.resize(area)?;
         }
-        let messages = std::mem::take(
-            &mut *shared.messages.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let messages =
+            std::mem::take(&mut *shared.messages.lock().unwrap_or_else(PoisonError::into_inner));
         messages.into_iter().for_each(|text| model.note(text));
         let look = shared.look.lock().unwrap_or_else(PoisonError::into_inner).take();
         look.into_iter().for_each(|look| model.take(look));

@@ -100,30 +100,52 @@ impl Drop for Watch {
     }
 }
 
-fn look_on(
-    server: Option<u32>,
-    admin: Option<SocketAddr>,
-    shown: &Mutex<Seen>,
-    over: &AtomicBool,
-) {
+fn look_on(server: Option<u32>, admin: Option<SocketAddr>, shown: &Mutex<Seen>, over: &AtomicBool) {
     let started = Instant::now();
-    let mut kernel = None;
-    let mut kernel_at = Duration::ZERO;
+    let mut slow = Slow::default();
     while !over.load(Ordering::Relaxed) {
         let asked = admin.map(ask).transpose();
         let at = started.elapsed();
-        if kernel.is_none() || at >= kernel_at + limits::KERNEL_LOOKS_EVERY {
-            (kernel, kernel_at) = (Some(kernel::sample()), at);
+        if slow.kernel.is_none() || at >= slow.at + limits::KERNEL_LOOKS_EVERY {
+            slow = Slow::look(at, server);
         }
         let (says, silence) = match asked {
             Ok(says) => (says, None),
             Err(error) => (None, Some(format!("{error:#}"))),
         };
-        let generator = process::glance(std::process::id());
-        let server = server.and_then(process::glance);
+        let generator = slow.exact(process::glance(std::process::id()), slow.generator_bytes);
+        let server = slow.exact(server.and_then(process::glance), slow.server_bytes);
+        let kernel = slow.kernel;
         *shown.lock().unwrap_or_else(PoisonError::into_inner) =
             Seen { at: started.elapsed(), server, generator, kernel, says, silence };
         std::thread::park_timeout(limits::WATCH_EVERY);
+    }
+}
+
+/// What is dear to look at: see `KERNEL_LOOKS_EVERY`.
+#[derive(Default)]
+struct Slow {
+    at: Duration,
+    kernel: Option<KernelSample>,
+    server_bytes: Option<u64>,
+    generator_bytes: Option<u64>,
+}
+
+impl Slow {
+    fn look(at: Duration, server: Option<u32>) -> Slow {
+        let bytes = |pid| process::sample(pid).map(|sample| sample.rss_bytes);
+        Slow {
+            at,
+            kernel: Some(kernel::sample()),
+            server_bytes: server.and_then(bytes),
+            generator_bytes: bytes(std::process::id()),
+        }
+    }
+
+    /// A glance may be off by a megabyte, as much as ten thousand clients take.
+    fn exact(&self, glance: Option<ProcessSample>, bytes: Option<u64>) -> Option<ProcessSample> {
+        glance
+            .map(|glance| ProcessSample { rss_bytes: bytes.unwrap_or(glance.rss_bytes), ..glance })
     }
 }
 

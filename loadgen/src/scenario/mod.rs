@@ -217,7 +217,14 @@ mod tests {
             silent: 50,
             phase: crate::plan::Phase::Uniform,
         };
-        Scenario { plan, slow: 100, churn_per_s: 10, data_per_s: 0, reconnect: None, events: Events::new(&events) }
+        Scenario {
+            plan,
+            slow: 100,
+            churn_per_s: 10,
+            data_per_s: 0,
+            reconnect: None,
+            events: Events::new(&events),
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::num::NonZero;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,19 @@ use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
+/// Generators run one at a time, as in the other tests.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits until it is this test's turn.
+pub fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How long anything that has to be seen is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the page is left that a view stands on.
+const LEAVES_THE_VIEW: &str = "\x1b[?1049l";
 
 /// The terminal, and the generator that runs on it.
 pub struct Terminal {
@@ -138,6 +149,13 @@ impl Terminal {
         assert!(!seen.screen.screen().hide_cursor());
     }
 
+    /// What has been written since the view was left, or at all if there was none.
+    pub fn after_view(&self) -> String {
+        let bytes = self.bytes();
+        let text = String::from_utf8_lossy(&bytes);
+        text.rsplit(LEAVES_THE_VIEW).next().unwrap_or("").to_owned()
+    }
+
     /// Everything that was ever written to it.
     pub fn bytes(&self) -> Vec<u8> {
         self.seen.lock().unwrap().bytes.clone()
@@ -161,4 +179,3 @@ fn resize(master: impl std::os::fd::AsFd, columns: u16, rows: u16) {
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(master, size).unwrap();
 }
-

@@ -97,6 +97,9 @@ pub const ADMIN_LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// The time between two frames of the live view, at least.
 pub const FRAME_EVERY: Duration = Duration::from_millis(250);
 
+/// How often it is told how things are; there is a frame for that, and for whatever is typed.
+pub const LOOKS_EVERY: Duration = Duration::from_millis(500);
+
 /// How often the live view looks at the processes and the server's own counts.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
 

@@ -1,6 +1,6 @@
 //! What is shown while a run goes on: a view on a terminal, or else a line now and then.
 //!
-//! The conductor hands over what the workers have published, four times a second, and goes on; a
+//! The conductor hands over what the workers have published, twice a second, and goes on; a
 //! thread of its own draws ([`view`]), another one looks at the processes and asks the server for
 //! its counts ([`watch`]). What is shown is made by [`model`], without clock and terminal.
 
@@ -36,7 +36,7 @@ use self::view::View;
 use self::watch::Watch;
 use crate::cli::Cli;
 use crate::crew::Crew;
-use crate::limits::FRAME_EVERY;
+use crate::limits::LOOKS_EVERY;
 use crate::run::steady_at;
 use crate::stats::Snapshot;
 use crate::worker::Task;
@@ -147,7 +147,7 @@ impl Live {
     /// The state of things, if it is time.
     pub fn show(&mut self, phase: &'static str, now: &Snapshot, crew: &Crew) {
         let Some(picture) = &mut self.shown else { return self.lines.show(phase, now) };
-        if picture.fed.elapsed() < FRAME_EVERY {
+        if picture.fed.elapsed() < LOOKS_EVERY {
             return;
         }
         picture.fed = Instant::now();

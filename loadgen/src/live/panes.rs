@@ -253,7 +253,7 @@ fn event_line<'a>(event: &EventLine, theme: &Theme) -> Line<'a> {
     let (hit, back) = match event.kind {
         Kind::Storm(_) => ("killed", "back"),
         Kind::Drain(_) => ("told to go", "back"),
-        Kind::Broadcast(..) => ("are to have it", "have it"),
+        Kind::Broadcast(..) => ("to receive", "received"),
     };
     let came = match event.when {
         When::At(_) => {
@@ -325,9 +325,10 @@ fn short(us: u64) -> String {
 
 fn bytes(bytes: u64) -> String {
     let mebibytes = bytes as f64 / 1_048_576.0;
-    match mebibytes < 1_000.0 {
-        true => format!("{mebibytes:.1} MiB"),
-        false => format!("{:.2} GiB", mebibytes / 1_024.0),
+    match bytes {
+        0..100_000 => format!("{} B", grouped(bytes)),
+        100_000..1_048_576_000 => format!("{mebibytes:.1} MiB"),
+        _ => format!("{:.2} GiB", mebibytes / 1_024.0),
     }
 }
 

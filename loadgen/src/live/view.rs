@@ -102,27 +102,33 @@ fn go_on(
     let backend = CrosstermBackend::new(BufWriter::new(io::stderr()));
     let mut screen = Terminal::with_options(backend, options)?;
     let mut keys = Keys::default();
+    let mut number = None;
     // Without standard input or a controlling terminal there are no keys, but there is a view.
     let mut has_keys = true;
     while !shared.over.load(Ordering::Relaxed) && terminal::is_entered() {
+        let mut is_new = false;
         if shared.stop.swap(false, Ordering::Relaxed) {
             terminal::leave();
             emulate_default_handler(SIGTSTP)?;
             terminal::enter()?;
             screen.clear()?;
+            is_new = true;
         }
         let size = terminal::size(&stderr);
         if size != area {
-            area = size;
+            (area, is_new) = (size, true);
             screen.resize(area)?;
         }
         let messages =
             std::mem::take(&mut *shared.messages.lock().unwrap_or_else(PoisonError::into_inner));
+        is_new |= !messages.is_empty() || keys.number() != number;
         messages.into_iter().for_each(|text| model.note(text));
         let look = shared.look.lock().unwrap_or_else(PoisonError::into_inner).take();
+        is_new |= look.is_some();
         look.into_iter().for_each(|look| model.take(look));
-        if let Some(mut shown) = model.shown() {
-            shown.number = keys.number();
+        if is_new && let Some(mut shown) = model.shown() {
+            number = keys.number();
+            shown.number = number;
             let draw = || screen.draw(|frame| screen::draw(frame, &shown, theme)).map(drop);
             terminal::draw(draw)?;
         }

@@ -146,6 +146,10 @@ impl Live {
 
     /// The state of things, if it is time.
     pub fn show(&mut self, phase: &'static str, now: &Snapshot, crew: &Crew) {
+        if self.shown.as_ref().is_some_and(|picture| picture.view.is_gone()) {
+            self.shown = None;
+            self.log.release();
+        }
         let Some(picture) = &mut self.shown else { return self.lines.show(phase, now) };
         if picture.fed.elapsed() < LOOKS_EVERY {
             return;

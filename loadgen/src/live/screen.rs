@@ -45,8 +45,8 @@ fn tiny(frame: &mut Frame<'_>, area: Rect, shown: &Shown) {
 fn header(frame: &mut Frame<'_>, area: Rect, shown: &Shown, theme: &Theme) {
     let words = match &shown.words {
         Words::NotAsked | Words::Unknown => String::new(),
-        Words::Laws { hold, all } => format!("{hold} of {all} server laws hold   "),
-        Words::Silence => "no answer from the control plane   ".to_owned(),
+        Words::Laws { hold, all } => format!("{hold} of {all} laws hold  "),
+        Words::Silence => "no answer from the control plane  ".to_owned(),
     };
     let broken = matches!(&shown.words, Words::Laws { hold, all } if hold < all);
     let right = Line::from(vec![
@@ -56,7 +56,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, shown: &Shown, theme: &Theme) {
     let left = Line::from(vec![
         Span::styled(" loadgen  ", theme.title),
         Span::styled(shown.target.clone(), theme.number),
-        Span::styled(format!("   {}", shown.server_kind), theme.label),
+        Span::styled(format!("  {}", shown.server_kind), theme.label),
     ]);
     let widths = [Constraint::Fill(1), Constraint::Length(right.width() as u16)];
     let [place, end] = Layout::horizontal(widths).spacing(1).areas(area);
@@ -150,14 +150,20 @@ impl Pane {
 impl Canvas<'_> {
     fn body(&self, frame: &mut Frame<'_>, area: Rect) {
         use Pane::{Beats, Connections, Cost, Oracle, RoundTrip, Slos};
-        let columns: &[&[Pane]] = match area.width {
+        let columns: &[&'static [Pane]] = match area.width {
             WIDE.. => &[&[Connections, RoundTrip], &[Beats, Oracle], &[Cost, Slos]],
             NARROW.. => &[&[Connections, RoundTrip, Cost], &[Beats, Oracle, Slos]],
             _ => &[&[Connections, Beats, Oracle, RoundTrip, Cost, Slos]],
         };
         let around = if self.framed { 2 } else { 1 };
-        let height = |panes: &&[Pane]| panes.iter().map(|pane| pane.rows() + around).sum::<u16>();
-        let grid = columns.iter().map(height).max().unwrap_or(0).min(area.height);
+        // Whatever does not fit wholly is left out, the last first.
+        let height = |panes: &[Pane]| panes.iter().map(|pane| pane.rows() + around).sum::<u16>();
+        let fitting = |panes: &'static [Pane]| {
+            let fit = (1..=panes.len()).rev().find(|&some| height(&panes[..some]) <= area.height);
+            &panes[..fit.unwrap_or(1)]
+        };
+        let columns: Vec<&[Pane]> = columns.iter().map(|panes| fitting(panes)).collect();
+        let grid = columns.iter().map(|panes| height(panes)).max().unwrap_or(0).min(area.height);
         let [top, rest] =
             Layout::vertical([Constraint::Length(grid), Constraint::Min(0)]).areas(area);
         let gap = u16::from(!self.framed);

@@ -179,7 +179,7 @@ fn the_steady_state_shows_rates_against_the_plan_and_what_it_costs() {
         expect(&picture, "MISSED", &["0"]);
         expect(&picture, "server", &["0.50", "11.9 MiB", "100"]);
         expect(&picture, "loadgen", &["0.25", "11.9 MiB", "100"]);
-        assert!(picture.contains("1 of 1 server laws hold"), "{picture}");
+        assert!(picture.contains("1 of 1 laws hold"), "{picture}");
         assert!(picture.contains("q end") && picture.contains("s storm 10 %"), "{picture}");
     }
 }
@@ -312,6 +312,16 @@ fn at_80_by_24_every_pane_is_there() {
         "events",
     ] {
         assert!(picture.contains(&format!("─ {title} ─")), "{title} is not in\n{picture}");
+    }
+}
+
+#[test]
+fn where_there_is_little_room_the_oracle_is_still_there() {
+    for (width, height) in [(60, 24), (80, 16)] {
+        let picture = drawn(&run(20.0, |_, _| {}), width, height);
+        for label in ["open", "answered/s", "FALSE", "MISSED"] {
+            expect(&picture, label, &["0"]);
+        }
     }
 }
 

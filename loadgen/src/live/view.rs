@@ -57,6 +57,11 @@ impl View {
         Ok(View { shared, wishes, thread: Some(thread) })
     }
 
+    /// Whether it has come to an end by itself: its terminal has gone.
+    pub fn is_gone(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// How things are now.
     pub fn feed(&self, look: Look) {
         *self.shared.look.lock().unwrap_or_else(PoisonError::into_inner) = Some(look);

@@ -1,5 +1,4 @@
 //! The live view as whoever sits in front of it sees it: on a pseudo terminal, with keys and signals.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod terminal;

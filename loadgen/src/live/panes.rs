@@ -52,15 +52,15 @@ impl Theme {
 }
 
 /// ` label         value  note`.
-fn row<'a>(theme: &Theme, label: &'a str, value: String, note: String) -> Line<'a> {
+fn row<'a>(theme: &Theme, label: &'a str, value: &str, note: &str) -> Line<'a> {
     styled_row(theme, label, value, note, theme.number)
 }
 
 fn styled_row<'a>(
     theme: &Theme,
     label: &'a str,
-    value: String,
-    note: String,
+    value: &str,
+    note: &str,
     style: Style,
 ) -> Line<'a> {
     Line::from(vec![
@@ -87,10 +87,10 @@ pub fn connections<'a>(shown: &Shown, theme: &Theme) -> Vec<Line<'a>> {
         (false, Some(plan)) => format!("plan {}", grouped(plan)),
         (false, None) => String::new(),
     };
-    let opened = row(theme, "connects/s", rate(now.opened_per_s), plan);
+    let opened = row(theme, "connects/s", &rate(now.opened_per_s), &plan);
     let mut lines = vec![
-        row(theme, "wanted", grouped(now.wanted), String::new()),
-        row(theme, "open", grouped(now.open), server),
+        row(theme, "wanted", &grouped(now.wanted), ""),
+        row(theme, "open", &grouped(now.open), &server),
         match (shown.phase, now.away) {
             ("connecting", _) | (_, None) => opened,
             (_, Some(away)) => {
@@ -98,14 +98,14 @@ pub fn connections<'a>(shown: &Shown, theme: &Theme) -> Vec<Line<'a>> {
                     true => format!("{}/s come back", rate(now.reopened_per_s)),
                     false => String::new(),
                 };
-                row(theme, "away", grouped(away), back)
+                row(theme, "away", &grouped(away), &back)
             }
         },
     ];
     let mut by = now.failed_by.clone();
     by.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     let style = alarm(theme, now.failed);
-    lines.push(styled_row(theme, "failed", grouped(now.failed), String::new(), style));
+    lines.push(styled_row(theme, "failed", &grouped(now.failed), "", style));
     let reasons = by
         .iter()
         .map(|(why, count)| Line::styled(format!("   {} {why}", grouped(*count)), theme.bad));
@@ -119,15 +119,15 @@ pub fn beats<'a>(shown: &Shown, theme: &Theme) -> Vec<Line<'a>> {
     let span = |ms: Option<u64>| ms.map_or("?".to_owned(), |ms| span(Duration::from_millis(ms)));
     let late = if now.sent_late > 0 { "by over 10 ms" } else { "" };
     vec![
-        row(theme, "due/s", rate(now.due_per_s), plan),
-        row(theme, "answered/s", rate(now.acked_per_s), String::new()),
-        row(theme, "unanswered", grouped(now.unanswered), String::new()),
-        row(theme, "sent late", grouped(now.sent_late), late.to_owned()),
+        row(theme, "due/s", &rate(now.due_per_s), &plan),
+        row(theme, "answered/s", &rate(now.acked_per_s), ""),
+        row(theme, "unanswered", &grouped(now.unanswered), ""),
+        row(theme, "sent late", &grouped(now.sent_late), late),
         row(
             theme,
             "interval",
-            span(now.interval_ms),
-            format!("timeout {}", span(now.idle_timeout_ms)),
+            &span(now.interval_ms),
+            &format!("timeout {}", span(now.idle_timeout_ms)),
         ),
     ]
 }
@@ -161,16 +161,16 @@ pub fn oracle<'a>(shown: &Shown, theme: &Theme) -> Vec<Line<'a>> {
     let falsely = alarm(theme, now.falsely);
     let missed = alarm(theme, now.missed);
     vec![
-        row(theme, "silenced", grouped(now.silenced), coming),
+        row(theme, "silenced", &grouped(now.silenced), &coming),
         row(
             theme,
             "expired",
-            grouped(now.expired),
-            server.map(|count| format!("server {}", grouped(count))).unwrap_or_default(),
+            &grouped(now.expired),
+            &server.map(|count| format!("server {}", grouped(count))).unwrap_or_default(),
         ),
-        row(theme, "late", late, at_most.to_owned()),
-        styled_row(theme, "FALSE", grouped(now.falsely), ours, falsely),
-        styled_row(theme, "MISSED", grouped(now.missed), String::new(), missed),
+        row(theme, "late", &late, at_most),
+        styled_row(theme, "FALSE", &grouped(now.falsely), &ours, falsely),
+        styled_row(theme, "MISSED", &grouped(now.missed), "", missed),
     ]
 }
 

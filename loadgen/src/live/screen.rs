@@ -199,7 +199,7 @@ impl Canvas<'_> {
             Pane::Cost => "cost",
             Pane::Slos => "SLOs",
         };
-        let inside = self.block(frame, area, title.to_owned());
+        let inside = self.block(frame, area, title);
         let rows = usize::from(inside.height);
         let lines = match pane {
             Pane::Connections => panes::connections(shown, theme),
@@ -213,7 +213,7 @@ impl Canvas<'_> {
     }
 
     /// Draws the frame of a pane; what is inside.
-    fn block(&self, frame: &mut Frame<'_>, area: Rect, title: String) -> Rect {
+    fn block(&self, frame: &mut Frame<'_>, area: Rect, title: &str) -> Rect {
         let theme = self.theme;
         let borders = if self.framed { Borders::ALL } else { Borders::TOP };
         let block = Block::new()
@@ -245,12 +245,12 @@ impl Canvas<'_> {
         if wide {
             let equal = [Constraint::Fill(1), Constraint::Fill(1)];
             let [left, right] = Layout::horizontal(equal).spacing(1 - around / 2).areas(top);
-            let inside = self.block(frame, left, format!("heartbeats/s, {}", self.beats()));
+            let inside = self.block(frame, left, &format!("heartbeats/s, {}", self.beats()));
             self.plot(frame, inside, &self.shown.beats_per_s);
-            let inside = self.block(frame, right, format!("round trip p99, {}", self.p99()));
+            let inside = self.block(frame, right, &format!("round trip p99, {}", self.p99()));
             self.plot(frame, inside, &self.shown.p99_us);
         } else {
-            let inside = self.block(frame, top, "last minute".to_owned());
+            let inside = self.block(frame, top, "last minute");
             self.stacked(frame, inside);
         }
         self.events(frame, bottom, wide, around);
@@ -312,11 +312,11 @@ impl Canvas<'_> {
             (false, 8..) => Layout::vertical(both).split(area),
             (false, _) => [area].into(),
         };
-        let inside = self.block(frame, places[0], "events".to_owned());
+        let inside = self.block(frame, places[0], "events");
         let lines = panes::events(shown, theme, usize::from(inside.height));
         frame.render_widget(Paragraph::new(lines), inside);
         if let Some(&place) = places.get(1) {
-            let inside = self.block(frame, place, "messages".to_owned());
+            let inside = self.block(frame, place, "messages");
             let lines = panes::messages(shown, theme, usize::from(inside.height));
             frame.render_widget(Paragraph::new(lines), inside);
         }

@@ -208,7 +208,7 @@ pub fn event_of(payload: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn scenario(events: Vec<Event>) -> Scenario {
+    fn scenario(events: &[Event]) -> Scenario {
         let plan = Plan {
             seed: 3,
             clients: 1_000,
@@ -223,14 +223,14 @@ mod tests {
             churn_per_s: 10,
             data_per_s: 0,
             reconnect: None,
-            events: Events::new(&events),
+            events: Events::new(events),
         }
     }
 
     #[test]
     fn nobody_is_killed_who_has_to_be_judged() {
         let storm = Event { at: Duration::ZERO, kind: Kind::Storm(1.0) };
-        let scenario = scenario(vec![storm]);
+        let scenario = scenario(&[storm]);
         for client in 0..1_000 {
             let special = scenario.plan.falls_silent(client) || scenario.is_slow(client);
             assert_eq!(scenario.is_hit(0, client), !special, "{client}");
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn waits_are_random_and_double_up_to_the_longest() {
-        let mut scenario = scenario(Vec::new());
+        let mut scenario = scenario(&[]);
         let (first, most) = (Duration::from_secs(1), Duration::from_secs(5));
         scenario.reconnect = Some(Backoff { first, most });
         for (failures, longest_s) in [(0, 1.0), (1, 2.0), (2, 4.0), (3, 5.0), (200, 5.0)] {

@@ -174,6 +174,30 @@ fn the_terminal_is_restored_whatever_happens() {
     assert!(run.terminal.screen().contains("--nonsense"), "{}", run.terminal.screen());
 }
 
+/// Who is stopped gives the terminal back, and takes it again when he goes on.
+#[test]
+fn the_terminal_is_given_back_while_the_run_is_stopped() {
+    if server_is_missing() {
+        return;
+    }
+    let _turn = turn();
+    let mut run = Run::start("stopped", "-c 100 -i 300ms --idle-timeout 10s -d 60s");
+    run.terminal.await_text("holding");
+    let process = Pid::from_raw(run.terminal.process() as i32).unwrap();
+    kill_process(process, Signal::TSTP).unwrap();
+    run.terminal.wait_until("the shell's page", |screen| !screen.contains("holding"));
+    let stat = format!("/proc/{}/stat", run.terminal.process());
+    let stopped =
+        |stat: &str| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T"));
+    run.terminal
+        .wait_until("a stop", |_| fs::read_to_string(&stat).is_ok_and(|stat| stopped(&stat)));
+    run.terminal.expect_restored();
+    kill_process(process, Signal::CONT).unwrap();
+    run.terminal.await_text("holding");
+    run.terminal.press("q");
+    assert_eq!(run.finish().0, Some(105));
+}
+
 /// The view follows the size of its terminal, and uses no colours where none are wanted.
 #[test]
 fn it_fits_and_does_without_colours() {

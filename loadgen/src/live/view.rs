@@ -19,6 +19,9 @@ use super::panes::Theme;
 use super::{screen, terminal};
 use crate::limits::{FRAME_EVERY, VIEW_PATIENCE};
 
+/// So many failures in a row mean that there are no keys.
+const KEY_FAILURES_MAX: u32 = 10;
+
 /// What the conductor hands over.
 #[derive(Default)]
 struct Shared {
@@ -109,14 +112,15 @@ fn go_on(
     let mut keys = Keys::default();
     let mut number = None;
     // Without standard input or a controlling terminal there are no keys, but there is a view.
-    let mut has_keys = true;
+    let mut key_failures = 0;
     while !shared.over.load(Ordering::Relaxed) && terminal::is_entered() {
         let mut is_new = false;
         if shared.stop.swap(false, Ordering::Relaxed) {
             terminal::leave();
             emulate_default_handler(SIGTSTP)?;
             terminal::enter()?;
-            screen.clear()?;
+            // `clear` would ask the terminal for its cursor, and wait for the answer.
+            screen.resize(area)?;
             is_new = true;
         }
         let size = terminal::size(&stderr);
@@ -138,8 +142,11 @@ fn go_on(
             terminal::draw(draw)?;
         }
         let next = Instant::now() + FRAME_EVERY;
-        while has_keys && Instant::now() < next {
-            has_keys = read_keys(&mut keys, wishes, next).is_ok();
+        while key_failures < KEY_FAILURES_MAX && Instant::now() < next {
+            key_failures = match read_keys(&mut keys, wishes, next) {
+                Ok(()) => 0,
+                Err(_) => key_failures + 1,
+            };
         }
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }

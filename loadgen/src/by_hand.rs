@@ -76,7 +76,7 @@ impl Conductor<'_> {
             self.by_hand.paused = self.by_hand.paused(now);
             self.by_hand.paused_at = None;
             let paused = self.by_hand.paused.as_secs_f64();
-            let note = format!("a key paused connecting, {paused:.1} s until now");
+            let note = format!("a key paused connecting, {paused:.1} s in all");
             self.by_hand.notes.push(note);
             let nanos = u64::try_from(self.by_hand.paused.as_nanos()).unwrap_or(u64::MAX - 1);
             self.task.orders.connect_delay.store(nanos, Ordering::Relaxed);

@@ -40,6 +40,9 @@ Examples:
   loadgen --target tcp://127.0.0.1:7400 --no-hello -i 10s -c 20k
       a bare echo that knows no HELLO
 
+On a terminal a live view is shown. Its keys: q ends the run early and in order (exit 105), p pauses
+connecting, s is a storm and d a drain, as if by --at; 25s kills 25 %, 10d drains over 10 s.
+
 Durations take us/ms/s/m/h, counts take k/m, shares take %.
 Exit: 0 passed, 2 usage, 99 an SLO or a law failed, 100 the wanted number of connections was not
 reached, 101 the generator itself was the bottleneck (the run is void), 105 interrupted.";
@@ -295,13 +298,6 @@ impl Cli {
     /// Which part of the plan is played here.
     pub fn own_part(&self) -> Part {
         self.part.unwrap_or(Part::WHOLE)
-    }
-
-    /// Its events in the order of their times.
-    pub fn events(&self) -> Vec<Event> {
-        let mut events = self.at.clone();
-        events.sort_by_key(|event| event.at);
-        events
     }
 
     /// The protocol to speak.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use heartwheel::time::Timestamp;
 
+use crate::by_hand::ByHand;
 use crate::cli::Cli;
 use crate::crew::Crew;
 use crate::host::{kernel, process, sockets};
@@ -56,6 +57,8 @@ pub struct Conductor<'a> {
     pub draining: bool,
     /// What the server answered to each event.
     pub answers: Vec<Answer>,
+    /// What was ordered at the live view.
+    pub by_hand: ByHand,
 }
 
 impl Conductor<'_> {
@@ -72,6 +75,7 @@ impl Conductor<'_> {
         self.connect(&mut ending)?;
         if self.crew.snapshot().open() > 0 && self.goes_on(&mut ending) {
             let warm = self.warm_at(&mut ending);
+            self.live.expect(self.task.clock.now(), warm);
             self.watch("warming up", &mut ending, |now, _| now >= warm)?;
             self.hold(&mut ending)?;
         }
@@ -105,7 +109,11 @@ impl Conductor<'_> {
         let patience = limits::CONNECTING_EXTRA + self.cli.open_timeout;
         let deadline = self.task.start + planned + patience;
         let settled = |snapshot: &Snapshot| snapshot.opened + snapshot.failed >= all;
-        self.watch("connecting", ending, |now, snapshot| settled(snapshot) || now >= deadline)?;
+        let task = self.task;
+        let over =
+            |now: Timestamp| task.orders.connect_delay().is_some_and(|late| now >= deadline + late);
+        self.watch("connecting", ending, |now, snapshot| settled(snapshot) || over(now))?;
+        self.resume(self.task.clock.now());
         if !settled(&self.crew.snapshot()) && !self.interrupted.load(Ordering::Relaxed) {
             ending.notes.push(format!(
                 "connecting was given up {} s after the plan's end",
@@ -125,6 +133,7 @@ impl Conductor<'_> {
         let kept = self.cli.start_at.is_some() && now <= common + limits::SLEEP_MAX;
         let from = if kept { common } else { now } + 2 * limits::SLEEP_MAX;
         self.task.orders.steady_at.store(from.as_nanos(), Ordering::Relaxed);
+        self.live.expect(from, from + length);
         self.watch("holding", ending, |now, _| now >= from)?;
         let generator = process::sample(std::process::id()).unwrap_or_default();
         let server = self.server_pid.and_then(process::sample);
@@ -177,6 +186,7 @@ impl Conductor<'_> {
         // The workers see it, and publish, within twice their longest sleep.
         let seen = from + 2 * limits::SLEEP_MAX;
         let deadline = from + limits::LAST_ANSWERS_MAX;
+        self.live.expect(from, deadline);
         self.watch_to_the_end("last answers", ending, |now, snapshot| {
             now >= seen
                 && (snapshot.acked + snapshot.written_off >= snapshot.sent || now >= deadline)
@@ -212,8 +222,10 @@ impl Conductor<'_> {
             let mut snapshot = self.crew.snapshot();
             snapshot.gone = snapshot.opened.saturating_sub(snapshot.alive);
             self.series.look("closing", &snapshot, &self.crew, self.server_pid);
-            self.live.show("closing", &snapshot);
+            self.live.show("closing", &snapshot, &self.crew);
+            self.heed_wishes("closing");
         }
+        self.live.end_watch();
         if self.server.is_some() {
             // So that it sees the last of our FINs before its SIGTERM.
             std::thread::sleep(Duration::from_millis(300));
@@ -252,6 +264,7 @@ impl Conductor<'_> {
                 return Err(WorkerFailed);
             }
             self.announce_events();
+            self.heed_wishes(phase);
             if ending.server_died.is_none() {
                 let ended = self.server.as_mut().and_then(Server::ended);
                 ending.server_died = ended.filter(|status| !(self.draining && status.success()));
@@ -260,7 +273,7 @@ impl Conductor<'_> {
                 }
             }
             self.series.look(phase, &snapshot, &self.crew, self.server_pid);
-            self.live.show(phase, &snapshot);
+            self.live.show(phase, &snapshot, &self.crew);
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -269,21 +282,24 @@ impl Conductor<'_> {
     fn announce_events(&mut self) {
         let Some(steady_at) = steady_at(self.task) else { return };
         let quiet = self.task.orders.quiet_at.load(Ordering::Relaxed) != u64::MAX;
-        while let Some(event) = self.task.scenario.events.get(self.next_event) {
-            if quiet || self.task.clock.now() < steady_at + event.at {
+        let events = &self.task.scenario.events;
+        while let Some(event) = events.get(self.next_event) {
+            let later = self.next_event >= events.planned();
+            if later || quiet || self.task.clock.now() < steady_at + event.at {
                 break;
             }
-            let what = match event.kind {
-                Kind::Storm(share) => format!("storm: {:.0} % are killed", share * 100.0),
-                Kind::Drain(_) => "drain: the server is told to".to_owned(),
-                Kind::Broadcast(bytes, _) => format!("broadcast of {bytes} B to everybody"),
-            };
-            self.live.say(&format!("--- {:?} of the steady state: {what}", event.at));
-            self.draining |= matches!(event.kind, Kind::Drain(_));
-            if let Some(admin) = &self.admin {
-                admin.ask(self.next_event);
-            }
+            self.begin_event(self.next_event);
             self.next_event += 1;
+        }
+    }
+
+    /// Event number `number` begins now.
+    pub fn begin_event(&mut self, number: usize) {
+        let Some(event) = self.task.scenario.events.get(number) else { return };
+        self.live.announce(&format!("--- {:?} of the steady state: {}", event.at, event.kind));
+        self.draining |= matches!(event.kind, Kind::Drain(_));
+        if let Some(admin) = &self.admin {
+            admin.ask(number);
         }
     }
 

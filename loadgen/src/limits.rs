@@ -106,6 +106,24 @@ pub const SOCKET_COUNT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the accounts of pushes that go on are read.
 pub const ADMIN_LOOKS_EVERY: Duration = Duration::from_millis(250);
 
+/// The time between two frames of the live view, at least.
+pub const FRAME_EVERY: Duration = Duration::from_millis(250);
+
+/// How often it is told how things are; there is a frame for that, and for whatever is typed.
+pub const LOOKS_EVERY: Duration = Duration::from_millis(500);
+
+/// How often the live view looks at the processes and the server's own counts.
+pub const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it reads the kernel's slab caches and counts the processes' pages, which takes locks.
+pub const KERNEL_LOOKS_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the threads of the live view are waited for at its end.
+pub const VIEW_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Lines that are kept to be written when the live view has gone: the server's logs above all.
+pub const LINES_BEHIND_VIEW_MAX: usize = 200;
+
 /// The longest answer of a control plane, in bytes.
 pub const ADMIN_ANSWER_BYTES_MAX: u64 = 1 << 20;
 

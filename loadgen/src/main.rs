@@ -2,15 +2,18 @@
 //!
 //! Read in this order: [`run`], [`conductor`] (the phases), [`worker`] (the loop), [`plan`] and
 //! [`schedule`] (who acts when), [`scenario`] (what happens beside), [`oracle`] (who had to be
-//! expired), [`report`] (what comes of it).
+//! expired), [`live`] (what is shown meanwhile, and [`by_hand`] what its keys do), [`report`] (what
+//! comes of it).
 
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod by_hand;
 mod cli;
 mod commands;
 mod conductor;
 mod crew;
+mod detail;
 mod hdr;
 mod host;
 mod latency;

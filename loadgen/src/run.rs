@@ -1,6 +1,7 @@
 //! A run from its beginning to its end: start the server, connect, warm up, hold, fall quiet,
 //! close, stop the server, judge.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,6 +13,7 @@ use heartwheel::ring::probe_client;
 use heartwheel::time::{Clock, Timestamp};
 
 use crate::addresses::Sources;
+use crate::by_hand::ByHand;
 use crate::cli::Cli;
 use crate::conductor::{Conductor, WorkerFailed};
 use crate::crew::Crew;
@@ -19,11 +21,11 @@ use crate::hdr::HdrLog;
 use crate::host::kernel::{self, KernelSample};
 use crate::host::process::{self, ProcessSample};
 use crate::limits;
-use crate::live::Live;
+use crate::live::{Card, Live};
 use crate::plan::Plan;
 use crate::report::{self, Evidence, Report};
-use crate::scenario::Scenario;
 use crate::scenario::admin::Admin;
+use crate::scenario::{Events, Scenario};
 use crate::series::Series;
 use crate::server::Server;
 use crate::wire::Wire;
@@ -69,10 +71,10 @@ pub fn run(cli: &Cli) -> Result<Report> {
     let interrupted = watch_for_interrupts()?;
     let descriptors = raise_descriptor_limit().context("raising RLIMIT_NOFILE")?;
     probe_client()?;
-    let mut live = Live::new(u64::from(cli.own_connections()));
+    let mut live = Live::new(cli);
     let server = match cli.target {
         Some(_) => None,
-        None => Some(Server::start(cli)?),
+        None => Some(Server::start(cli, &live)?),
     };
     let server_pid = server.as_ref().map(Server::pid).or(cli.server_pid);
     let (series, begun) = (Series::new(), SystemTime::now());
@@ -82,15 +84,20 @@ pub fn run(cli: &Cli) -> Result<Report> {
     let task = Arc::new(task);
     let warnings = warnings(cli, &task);
     warnings.iter().for_each(|warning| live.say(&format!("warning: {warning}")));
+    let admin_address = admin_address(cli, server.as_ref(), &live)?;
+    live.warm_up(admin_address);
     let baseline = Baseline {
         server: server_pid.and_then(process::sample),
         generator,
         kernel: kernel::sample(),
     };
 
-    let admin = admin(cli, server.as_ref(), &task)?;
+    let admin = admin_address.map(|address| Admin::start(address, Arc::clone(&task)));
+    let admin = admin.transpose()?;
     let crew = Crew::start(&task)?;
     let rings = crew.rings;
+    let card = card(cli, server.as_ref(), &task, baseline, admin_address.is_some());
+    live.open(card, &task, server_pid, admin_address, &interrupted)?;
     let mut conductor = Conductor {
         cli,
         task: &task,
@@ -104,19 +111,25 @@ pub fn run(cli: &Cli) -> Result<Report> {
         next_event: 0,
         draining: false,
         answers: Vec::new(),
+        by_hand: ByHand::default(),
     };
     let ending = conductor.conduct();
-    let Conductor { crew, server, series, interrupted, answers, .. } = conductor;
+    let Conductor { crew, server, live, series, interrupted, answers, by_hand, .. } = conductor;
     let last = crew.snapshot();
     let terms_ms = (last.interval_ms, last.idle_timeout_ms);
-    let ending = match ending {
+    let mut ending = match ending {
         Ok(ending) => ending,
         Err(WorkerFailed) => return Err(crew.first_error()),
     };
-    let stats = crew.join()?;
+    let mut stats = crew.join()?;
     let hdr_failure = hdr.and_then(|hdr| hdr.finish().err());
+    // A key may have ordered one that no worker has seen before the end.
+    (0..task.scenario.events.iter().count()).for_each(|event| stats.make_room(event));
     let ready = server.as_ref().map(|server| server.ready.clone());
     let last_words = server.filter(|_| ending.server_died.is_none()).map(Server::stop);
+    ending.notes.extend(by_hand.notes.iter().cloned());
+    // The terminal is as it was before anything else is written.
+    drop(live);
     Ok(report::build(&Evidence {
         cli,
         task: &task,
@@ -139,6 +152,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         begun: begun.duration_since(UNIX_EPOCH).unwrap_or_default(),
         steady_at: steady_at(&task),
         terms_ms,
+        paused: by_hand.paused(task.clock.now()),
     }))
 }
 
@@ -156,17 +170,39 @@ pub fn steady_at(task: &Task) -> Option<Timestamp> {
     (at != u64::MAX).then(|| Timestamp::from_nanos(at))
 }
 
-/// Whoever asks the control plane, if anything is asked of it.
-fn admin(cli: &Cli, server: Option<&Server>, task: &Arc<Task>) -> Result<Option<Admin>> {
-    if !Scenario::needs_admin(&cli.at) {
-        return Ok(None);
+/// Where the control plane is, if anything is asked of it: by events, or by the live view.
+fn admin_address(cli: &Cli, server: Option<&Server>, live: &Live) -> Result<Option<SocketAddr>> {
+    let needed = Scenario::needs_admin(&cli.at);
+    match (cli.target_admin, server) {
+        _ if !needed && !live.is_view() => Ok(None),
+        (Some(address), _) => Ok(Some(address)),
+        (None, Some(server)) if needed => server.admin().map(Some),
+        (None, Some(server)) => Ok(server.admin().ok()),
+        (None, None) => Ok(None),
     }
-    let address = match (cli.target_admin, server) {
-        (Some(address), _) => address,
-        (None, Some(server)) => server.admin()?,
-        (None, None) => unreachable!("checked: a target needs --target-admin"),
-    };
-    Admin::start(address, Arc::clone(task)).map(Some)
+}
+
+/// What the live view is told beforehand.
+fn card(
+    cli: &Cli,
+    server: Option<&Server>,
+    task: &Task,
+    baseline: Baseline,
+    asks_server: bool,
+) -> Card {
+    let kind = server.map(|server| format!("own, {}, {}", server.ready.engine, server.ready.sweep));
+    Card {
+        target: format!("{}://{}", task.wire.name(), task.target),
+        server_kind: kind.unwrap_or_default(),
+        wanted: u64::from(cli.connections),
+        connect_rate_per_s: u64::from(cli.connect_rate),
+        sends_data: cli.data > 0,
+        comes_back: cli.reconnect.is_some() || cli.churn > 0,
+        tick: cli.tick,
+        asks_server,
+        slos: cli.slo.clone(),
+        baseline,
+    }
 }
 
 fn watch_for_interrupts() -> Result<Arc<AtomicBool>> {
@@ -206,13 +242,13 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
         churn_per_s: cli.churn,
         data_per_s: cli.data,
         reconnect: cli.reconnect,
-        events: cli.events(),
+        events: Events::new(&cli.at),
     };
     // A port that was closed here lingers in TIME_WAIT: enough of them that none is needed twice.
     let all = u64::from(cli.connections) + scenario.reopenings(cli.duration);
     let opened = all.div_ceil(u64::from(cli.own_part().of));
     let opened = u32::try_from(opened).unwrap_or(u32::MAX);
-    let orders = Orders::new(scenario.events.len());
+    let orders = Orders::new();
     Ok(Task {
         plan,
         part: cli.own_part(),

@@ -118,6 +118,11 @@ impl Slo {
         Ok(())
     }
 
+    /// The unit that its number has in a report, if that has it: `_us`, `_ms`, `_s` or `_bytes`.
+    pub fn unit(&self, report: &Value) -> Option<&'static str> {
+        find(report, &self.path)?.unit.map(|(unit, _)| unit)
+    }
+
     /// Holds it against a report.
     pub fn judge(&self, report: &Value) -> SloOutcome {
         let found = find(report, &self.path);

@@ -1,13 +1,14 @@
 //! What a worker counts, and the few numbers of it that others may see while it runs.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use heartwheel::time::Timestamp;
 
+use crate::detail::Detail;
 use crate::latency::Latency;
-use crate::scenario::Event;
 use crate::scenario::account::Account;
 use crate::series::Buckets;
 
@@ -106,8 +107,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Nothing counted, of these events among others.
-    pub fn new(events: &[Event]) -> Stats {
+    /// Nothing counted, of so many events among others.
+    pub fn new(events: usize) -> Stats {
         Stats {
             opened: 0,
             failed: Reasons::new(),
@@ -203,6 +204,11 @@ impl Stats {
         ]
     }
 
+    /// Makes room for an event that nobody had planned.
+    pub fn make_room(&mut self, event: usize) {
+        self.scene.make_room(event, &self.rtt);
+    }
+
     /// A heartbeat was sent so long after the steady state began.
     pub fn note_beat(&mut self, after: Duration) {
         let tenth = (after.as_millis() / 100) as usize;
@@ -262,8 +268,26 @@ pub struct Published {
     pub interval_ms: AtomicU64,
     /// Connections that have to be closed yet.
     pub alive: AtomicU64,
+    /// Clients that fall silent by plan, and were opened.
+    pub to_silence: AtomicU64,
+    /// As in [`Stats`]: those still open are counted only at the end.
+    pub silenced: AtomicU64,
+    /// As in [`Stats`].
+    pub missed: AtomicU64,
+    /// As in [`Stats`].
+    pub our_delay: AtomicU64,
+    /// As in [`Stats`].
+    pub sent_late: AtomicU64,
+    /// Times that a client lost its connection, and was to come back.
+    pub lost: AtomicU64,
+    /// Times that one was back.
+    pub reopened: AtomicU64,
+    /// An upper bound of how late the latest expiry was, in microseconds.
+    pub late_max_us: AtomicU64,
     /// From due to answered, in all phases.
     pub rtt: Buckets,
+    /// What is no single number.
+    pub detail: Mutex<Detail>,
 }
 
 /// A sum over all workers' [`Published`].
@@ -291,6 +315,22 @@ pub struct Snapshot {
     pub interval_ms: u64,
     /// See [`Published`].
     pub alive: u64,
+    /// See [`Published`].
+    pub to_silence: u64,
+    /// See [`Published`].
+    pub silenced: u64,
+    /// See [`Published`].
+    pub missed: u64,
+    /// See [`Published`].
+    pub our_delay: u64,
+    /// See [`Published`].
+    pub sent_late: u64,
+    /// See [`Published`].
+    pub lost: u64,
+    /// See [`Published`].
+    pub reopened: u64,
+    /// The maximum of all.
+    pub late_max_us: u64,
 }
 
 impl Snapshot {
@@ -306,6 +346,14 @@ impl Snapshot {
         self.acked += read(&worker.acked);
         self.written_off += read(&worker.written_off);
         self.alive += read(&worker.alive);
+        self.to_silence += read(&worker.to_silence);
+        self.silenced += read(&worker.silenced);
+        self.missed += read(&worker.missed);
+        self.our_delay += read(&worker.our_delay);
+        self.sent_late += read(&worker.sent_late);
+        self.lost += read(&worker.lost);
+        self.reopened += read(&worker.reopened);
+        self.late_max_us = self.late_max_us.max(read(&worker.late_max_us));
         self.idle_timeout_ms = self.idle_timeout_ms.max(read(&worker.idle_timeout_ms));
         let interval_ms = read(&worker.interval_ms);
         if interval_ms > 0 && (self.interval_ms == 0 || interval_ms < self.interval_ms) {
@@ -325,7 +373,7 @@ mod tests {
 
     #[test]
     fn sums_are_sums() {
-        let (mut one, mut other) = (Stats::new(&[]), Stats::new(&[]));
+        let (mut one, mut other) = (Stats::new(0), Stats::new(0));
         for (value, counter) in other.counters_mut().into_iter().enumerate() {
             *counter = value as u64 + 1;
         }

@@ -216,7 +216,7 @@ mod tests {
         let (log, slices) = sync_channel(2);
         let second = |number: u64| Timestamp::from_nanos(number * 1_000_000_000);
         let mut cutter = Cutter::new(log, 0, second(1));
-        let mut stats = Stats::new(&[]);
+        let mut stats = Stats::new(0);
         for number in 1..10 {
             stats.rtt.record(Duration::from_micros(number));
             cutter.cut(&mut stats, second(number));

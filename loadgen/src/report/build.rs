@@ -54,6 +54,8 @@ pub struct Evidence<'a> {
     pub steady_at: Option<Timestamp>,
     /// Interval and idle timeout as the clients kept them, in milliseconds; 0 if not known.
     pub terms_ms: (u64, u64),
+    /// How long nobody connected because a key wanted it.
+    pub paused: Duration,
 }
 
 const ORACLE_METHOD: &str = "early: only if the end was seen before (last bytes sent + idle \
@@ -227,11 +229,13 @@ fn connect(evidence: &Evidence<'_>) -> Connect {
     let took = stats.last_opened.since(task.start);
     let planned = task.plan.connect_after(cli.connections);
     let seconds = took.as_secs_f64();
+    let connecting = took.saturating_sub(evidence.paused).as_secs_f64();
     Connect {
         seconds,
-        rate_per_s: if seconds > 0.0 { stats.opened as f64 / seconds } else { 0.0 },
+        rate_per_s: if connecting > 0.0 { stats.opened as f64 / connecting } else { 0.0 },
         planned_rate_per_s: u64::from(cli.connect_rate.div_ceil(cli.own_part().of)),
-        behind_plan_s: took.saturating_sub(planned).as_secs_f64(),
+        behind_plan_s: took.saturating_sub(planned + evidence.paused).as_secs_f64(),
+        paused_s: evidence.paused.as_secs_f64(),
         latency_us: stats.connect.summary(),
     }
 }

@@ -12,7 +12,7 @@ use crate::scenario::account::Happened;
 use crate::scenario::admin::ServerAccount;
 use crate::stats::{Counts, named};
 
-/// One event of `--at`.
+/// One event of `--at`, or of a key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EventSection {
@@ -112,7 +112,8 @@ pub fn events(evidence: &Evidence<'_>) -> Vec<EventSection> {
             let done = happened.to_recover > 0 && happened.recovered >= happened.to_recover;
             let told = !matches!(event.kind, Kind::Broadcast(..)) && happened.affected > 0;
             let p999 = |rtt: Option<&Latency>| rtt.and_then(|rtt| rtt.percentile_us(99.9));
-            let (before, during) = (p999(scene.before(number)), p999(scene.during(number)));
+            let calm = scene.calm(&evidence.task.scenario.events.before(number));
+            let (before, during) = (p999(calm), p999(scene.during(number)));
             EventSection {
                 at_ms: millis(event.at),
                 kind: event.kind.name().to_owned(),

@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_clean_run_balances_and_a_lost_client_does_not() {
-        let mut stats = Stats::new(&[]);
+        let mut stats = Stats::new(0);
         (stats.opened, stats.open_at_end, stats.closed_by_us) = (10, 9, 9);
         (stats.silenced, stats.expired) = (1, 1);
         stats.closed_by_server.insert("fin", 1);
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn both_sides_are_compared_where_both_are_known() {
-        let mut stats = Stats::new(&[]);
+        let mut stats = Stats::new(0);
         (stats.opened, stats.bytes_sent) = (3, 9);
         let server = Final {
             counters: json!({"opened": 3, "bytes_received": 8}),
@@ -184,7 +184,7 @@ mod tests {
             ],
             ..Final::default()
         };
-        let laws = shared(&Stats::new(&[]), &server, true);
+        let laws = shared(&Stats::new(0), &server, true);
         let names = [
             "server: opened = open + closed",
             "server, shard 0: opened = open + closed",

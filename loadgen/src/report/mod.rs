@@ -133,7 +133,7 @@ pub struct Report {
     pub rtt_us: LatencySummary,
     pub expiry: Expiry,
     pub push: Push,
-    /// What `--at` made happen, in the order of its times.
+    /// What `--at` made happen, in the order of its times, and then what keys did.
     pub events: Vec<EventSection>,
     pub reconnect: Reconnect,
     pub slow: Slow,
@@ -252,11 +252,13 @@ pub struct Connections {
 pub struct Connect {
     /// From the first connect to the last opening.
     pub seconds: f64,
-    /// Opened in a second of that.
+    /// Opened in a second of that, pauses left out.
     pub rate_per_s: f64,
     pub planned_rate_per_s: u64,
-    /// How much later than planned the last one was open.
+    /// How much later than planned the last one was open, pauses left out.
     pub behind_plan_s: f64,
+    /// How long nobody connected because a key wanted it.
+    pub paused_s: f64,
     /// From starting to connect until open (WELCOME, or TCP with --no-hello).
     pub latency_us: LatencySummary,
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Report;
 use crate::latency::LatencySummary;
 use crate::stats::AFTER_THE_END;
-use crate::units::grouped;
+use crate::units::{grouped, time};
 
 /// Some twenty lines.
 pub fn summary(report: &Report) -> String {
@@ -192,14 +192,6 @@ fn latency(summary: &LatencySummary) -> String {
             format!("p50 {}, p99 {}, max {}", time(p50), time(p99), time(max))
         }
         _ => "unknown".to_owned(),
-    }
-}
-
-fn time(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us} us"),
-        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
-        _ => format!("{:.1} s", us as f64 / 1e6),
     }
 }
 

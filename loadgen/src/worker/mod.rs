@@ -54,17 +54,27 @@ pub struct Orders {
     pub give_up: AtomicBool,
     /// When the server was asked for each event of the scenario.
     pub acted_at: Box<[AtomicU64]>,
+    /// How much later than planned the clients connect that have not yet, in nanoseconds;
+    /// `u64::MAX` while nobody is to connect.
+    pub connect_delay: AtomicU64,
 }
 
 impl Orders {
-    /// Nothing is ordered yet; there are so many events.
-    pub fn new(events: usize) -> Orders {
+    /// How much later than planned clients connect; `None` while nobody is to.
+    pub fn connect_delay(&self) -> Option<Duration> {
+        let nanos = self.connect_delay.load(Ordering::Relaxed);
+        (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// Nothing is ordered yet.
+    pub fn new() -> Orders {
         Orders {
             steady_at: AtomicU64::new(u64::MAX),
             quiet_at: AtomicU64::new(u64::MAX),
             close_at: AtomicU64::new(u64::MAX),
             give_up: AtomicBool::new(false),
-            acted_at: (0..events).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            acted_at: (0..limits::EVENTS_MAX).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            connect_delay: AtomicU64::new(0),
         }
     }
 }
@@ -198,7 +208,7 @@ impl Worker {
             sources: task.sources.share(number, task.workers),
             phases: Phases { steady_at: never, quiet_at: never, close_at: never },
             held_up_at: None,
-            stats: Stats::new(&task.scenario.events),
+            stats: Stats::new(task.scenario.events.planned()),
             next: 0,
             gave_up: false,
             again: VecDeque::new(),
@@ -368,5 +378,16 @@ impl Worker {
         write(&published.sent, stats.sent);
         write(&published.acked, stats.acked);
         write(&published.alive, u64::from(self.alive));
+        write(&published.silenced, stats.silenced);
+        write(&published.missed, stats.missed);
+        write(&published.our_delay, stats.our_delay);
+        write(&published.sent_late, stats.sent_late);
+        write(&published.lost, stats.scene.lost);
+        write(&published.reopened, stats.scene.reopened);
+        write(&published.late_max_us, stats.expiry_lateness.max_us().unwrap_or(0));
+        // Whoever reads it just now will see the next one.
+        if let Ok(mut detail) = published.detail.try_lock() {
+            detail.show(stats);
+        }
     }
 }

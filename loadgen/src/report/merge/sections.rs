@@ -83,6 +83,7 @@ pub fn connect(parts: &[Report], merged: &Merged) -> Connect {
         rate_per_s: if seconds > 0.0 { opened as f64 / seconds } else { 0.0 },
         planned_rate_per_s: parts.first().map_or(0, |part| part.requested.connect_rate_per_s),
         behind_plan_s: most(parts.iter().map(|part| part.connect.behind_plan_s)).unwrap_or(0.0),
+        paused_s: most(parts.iter().map(|part| part.connect.paused_s)).unwrap_or(0.0),
         latency_us: merged.connect.summary(),
     }
 }
@@ -163,15 +164,31 @@ pub fn push(parts: &[Report], merged: &Merged) -> Push {
 }
 
 pub fn events(parts: &[Report], merged: &Merged) -> Vec<EventSection> {
-    let windows = Account { windows: merged.rtt_windows.clone(), ..Account::new(&[]) };
+    let windows = Account { windows: merged.rtt_windows.clone(), ..Account::new(0) };
     let first = parts.first().map(|part| part.events.as_slice()).unwrap_or_default();
-    (0..first.len()).map(|number| event(parts, number, &first[number], &windows)).collect()
+    (0..first.len()).map(|number| event(parts, number, first, &windows)).collect()
 }
 
-fn event(parts: &[Report], number: usize, first: &EventSection, windows: &Account) -> EventSection {
+/// Which of the events are earlier than this one, the latest first.
+fn earlier(events: &[EventSection], number: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..events.len()).collect();
+    order.sort_by_key(|&other| events[other].at_ms);
+    let own_place = order.iter().position(|&other| other == number).unwrap_or(0);
+    order.truncate(own_place);
+    order.reverse();
+    order
+}
+
+fn event(
+    parts: &[Report],
+    number: usize,
+    events: &[EventSection],
+    windows: &Account,
+) -> EventSection {
+    let (first, earlier) = (&events[number], earlier(events, number));
     let all = || parts.iter().filter_map(move |part| part.events.get(number));
     let back = all().all(|event| event.affected == 0 || event.recovered_after_ms.is_some());
-    let before = windows.before(number).and_then(|rtt| rtt.percentile_us(99.9));
+    let before = windows.calm(&earlier).and_then(|rtt| rtt.percentile_us(99.9));
     let during = windows.during(number).and_then(|rtt| rtt.percentile_us(99.9));
     let failures: Vec<&str> = all().filter_map(|event| event.failure.as_deref()).collect();
     EventSection {

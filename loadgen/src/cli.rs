@@ -16,6 +16,19 @@ use crate::units::{parse_count, parse_duration, parse_share};
 use crate::wire::WsHeartbeat;
 use crate::{addresses, limits, slo};
 
+/// The whole command line: the flags of a run, or a subcommand with flags of its own.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "loadgen", args_conflicts_with_subcommands = true)]
+pub struct Program {
+    /// Something else than loading a server
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// What and how to load.
+    #[command(flatten)]
+    pub run: Cli,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   loadgen -c 10k
@@ -43,12 +56,7 @@ reached, 101 the generator itself was the bottleneck (the run is void), 105 inte
 /// Opens many heartbeating clients and judges the server by a plan made beforehand.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "loadgen", version, about, after_help = EXAMPLES, max_term_width = 100)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// Something else than loading a server
-    #[command(subcommand)]
-    pub command: Option<Command>,
-
     /// The server to load; without it, one is started and stopped here
     #[arg(long, value_name = "tcp://HOST:PORT|ws://HOST:PORT", value_parser = parse_target)]
     pub target: Option<Target>,

@@ -9,7 +9,7 @@ use heartwheel::time::Timestamp;
 
 use crate::cli::Cli;
 use crate::crew::Crew;
-use crate::host::{kernel, process};
+use crate::host::{cores, kernel, process};
 use crate::limits;
 use crate::live::Live;
 use crate::run::{Steady, steady_at};
@@ -99,6 +99,7 @@ impl Conductor<'_> {
         self.watch("holding", ending, |now, _| now >= from)?;
         let generator = process::sample(std::process::id()).unwrap_or_default();
         let server = self.server_pid.and_then(process::sample);
+        let cores = cores::sample(self.server_pid);
         let first = self.crew.snapshot();
 
         self.watch("holding", ending, |now, _| now >= from + length)?;
@@ -106,6 +107,7 @@ impl Conductor<'_> {
         let until = self.task.clock.now();
         let server_now = self.server_pid.and_then(process::sample);
         let generator_now = process::sample(std::process::id()).unwrap_or_default();
+        let cores_now = cores::sample(self.server_pid);
         ending.steady = Some(Steady {
             length: until.since(from),
             acked: last.acked - first.acked,
@@ -114,6 +116,7 @@ impl Conductor<'_> {
             server: server_now,
             generator: generator_now,
             kernel: kernel::sample(),
+            host: cores::section(&cores, &cores_now, self.server_pid),
             open: last.open(),
         });
         Ok(())

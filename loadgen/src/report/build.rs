@@ -13,6 +13,7 @@ use super::{
     Requested, ServerSection, events, laws, verdict,
 };
 use crate::cli::Cli;
+use crate::host::cores::{self, HostSection};
 use crate::host::kernel::{self, KernelSample};
 use crate::limits;
 use crate::run::{Baseline, Steady};
@@ -109,6 +110,7 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
         data: events::data(evidence),
         server: server(evidence, last_words),
         generator: generator(evidence),
+        host: host(evidence),
         kernel: kernel(evidence),
         laws,
         rtt_distribution: stats.rtt.distribution(),
@@ -131,11 +133,7 @@ fn environment(task: &Task) -> Environment {
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
     Environment {
-        // Where this program lies is nobody's business.
-        command: std::iter::once("loadgen".to_owned())
-            .chain(std::env::args().skip(1).map(|word| quoted(&word)))
-            .collect::<Vec<_>>()
-            .join(" "),
+        command: command_line(),
         loadgen: env!("CARGO_PKG_VERSION"),
         kernel: sysctl("kernel/osrelease"),
         cpu: model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned(),
@@ -146,6 +144,12 @@ fn environment(task: &Task) -> Environment {
         netdev_max_backlog: sysctl("net/core/netdev_max_backlog"),
         somaxconn: sysctl("net/core/somaxconn"),
     }
+}
+
+/// The command that repeats this. Where this program lies is nobody's business.
+pub fn command_line() -> String {
+    let words = std::env::args().skip(1).map(|word| quoted(&word));
+    std::iter::once("loadgen".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// As a shell takes it.
@@ -247,6 +251,7 @@ fn server(evidence: &Evidence<'_>, last_words: Option<&Final>) -> ServerSection 
     let idle = baseline.server.map(|sample| sample.rss_bytes);
     let mut section = ServerSection {
         pid: evidence.server_pid,
+        died: evidence.server_died.map(|status| status.to_string()),
         rss_idle_bytes: idle,
         sweep: counters.get("sweep").cloned().unwrap_or(Value::Null),
         counters,
@@ -300,6 +305,14 @@ fn kernel(evidence: &Evidence<'_>) -> kernel::KernelSection {
     let server = server.map_or(0, |(now, then)| now.rss_bytes.saturating_sub(then.rss_bytes));
     let own = steady.generator.rss_bytes.saturating_sub(baseline.generator.rss_bytes);
     kernel::section(&baseline.kernel, &steady.kernel, kernel_end, stats.opened, server + own)
+}
+
+fn host(evidence: &Evidence<'_>) -> HostSection {
+    let before = evidence.baseline.oom_kills;
+    HostSection {
+        oom_kills: cores::oom_kills().zip(before).map(|(now, then)| now.saturating_sub(then)),
+        ..evidence.steady.map(|steady| steady.host).unwrap_or_default()
+    }
 }
 
 /// Late sends, whoever kept us from sending: the server's figures would be wrong by as much.

@@ -12,10 +12,11 @@ mod verdict;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::build::{Evidence, build};
+pub use self::build::{Evidence, build, command_line};
 pub use self::events::{Data, EventSection, Push, Reconnect, Slow};
-pub use self::html::html;
+pub use self::html::{escape, html, page, table};
 pub use self::text::summary;
+use crate::host::cores::HostSection;
 use crate::host::kernel::KernelSection;
 use crate::latency::{LatencySummary, PercentileUs};
 use crate::series::SeriesSection;
@@ -64,6 +65,7 @@ pub struct Report {
     pub data: Data,
     pub server: ServerSection,
     pub generator: GeneratorSection,
+    pub host: HostSection,
     pub kernel: KernelSection,
     /// What must be equal, here and on the server.
     pub laws: Vec<Law>,
@@ -200,6 +202,8 @@ pub struct Lateness {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ServerSection {
     pub pid: Option<u32>,
+    /// How it ended, if it did so during the run.
+    pub died: Option<String>,
     pub cpu_s: Option<f64>,
     /// CPU seconds in a second.
     pub cpu_cores: Option<f64>,

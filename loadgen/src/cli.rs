@@ -16,7 +16,7 @@ use crate::units::{parse_count, parse_duration, parse_share};
 use crate::wire::WsHeartbeat;
 use crate::{addresses, limits, slo};
 
-/// The whole command line: the flags of a run, or a subcommand with flags of its own.
+/// Opens many heartbeating clients and judges the server by a plan made beforehand.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "loadgen", args_conflicts_with_subcommands = true)]
 pub struct Program {

@@ -5,6 +5,7 @@
 //! the largest load so far took, if that is more; descriptors and ports by the doctor's checks.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
 use heartwheel::host::{Diagnosis, Effect, Ends, Finding, Host, Needs};
@@ -14,6 +15,7 @@ use super::limiter::{Limiter, Suspect};
 use crate::addresses::Sources;
 use crate::cli::Cli;
 use crate::limits::{INTERVAL_PRESUMED, MEASURED_FROM, MEMORY_MARGIN};
+use crate::server::connections_max;
 use crate::units::grouped;
 
 /// Descriptors of the generator beside its rings and an eventfd for each worker.
@@ -60,15 +62,12 @@ pub fn needs(cli: &Cli, load: u32) -> Needs {
 /// If the source addresses cannot be told.
 pub fn forecast(cli: &Cli, load: u32, measured: Measured) -> Result<Option<Suspect>> {
     let diagnosis = Diagnosis::of_this_host(&needs(cli, load));
-    let stops = |name: &str| diagnosis.short().find(|check| check.name == name);
     let available = Host::here().memory_available_bytes();
     let memory = memory(diagnosis.budget.bytes, measured, load, available);
     // The doctor knows how heartwheel lays out its rings, and nothing of other servers.
     let is_ring_server =
         cli.target.is_none() && !cli.server_args.as_deref().unwrap_or("").contains("--engine");
-    let of_server = stops("RLIMIT_NOFILE")
-        .filter(|_| is_ring_server)
-        .map(|check| Suspect::certain(Limiter::Descriptors, told(check)));
+    let of_server = if is_ring_server { descriptors_of_server(cli, load) } else { None };
     let limit = Host::here().descriptor_limit().unwrap_or(u64::MAX);
     let descriptors = of_server.or_else(|| descriptors(load, cli.workers() as u64, limit));
     Ok(memory.or(descriptors).or(ports(cli, load, &diagnosis)?))
@@ -121,6 +120,15 @@ fn memory(
         );
         Suspect::certain(Limiter::Memory, told)
     })
+}
+
+/// Those of a server that is started here: for somewhat more than the load, and with a listener.
+fn descriptors_of_server(cli: &Cli, load: u32) -> Option<Suspect> {
+    let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+    let needs = Needs { connections: connections_max(load), listen, ..needs(cli, load) };
+    let diagnosis = Diagnosis::of_this_host(&needs);
+    let check = diagnosis.short().find(|check| check.name == "RLIMIT_NOFILE")?;
+    Some(Suspect::certain(Limiter::Descriptors, told(check)))
 }
 
 /// Those of the generator: a ring holds as many clients as the limit says, and is a descriptor.

@@ -57,7 +57,7 @@ impl Limiter {
             Limiter::GeneratorHeldUp => "the load generator, which was held up",
             Limiter::AcceptQueue => "the accept queue",
             Limiter::PacketBacklog => "the packet backlog",
-            Limiter::ServerLimit => "a limit of the server's own",
+            Limiter::ServerLimit => "the server's own limit",
             Limiter::ServerEnded => "the server, which ended",
             Limiter::Slo => "the SLO itself",
             Limiter::Other => "something else",

@@ -206,6 +206,7 @@ impl<'a> Hunt<'a> {
         };
         let (steps, notes) = (std::mem::take(&mut self.steps), std::mem::take(&mut self.notes));
         let record = Record::new(self.command, &self.search, ending, steps, self.began);
+        self.progress.end(record.cure);
         Ok(Record { notes, ..record })
     }
 
@@ -243,10 +244,15 @@ impl<'a> Hunt<'a> {
         Ok(goes_on)
     }
 
-    /// A failure may be noise: it counts when it is seen twice.
+    /// A failure may be noise: it counts if it is seen twice.
     fn judged_twice(&mut self, load: u32, step: &mut Step) -> Result<Judgement> {
         let first = self.attempt(load, step)?;
         let Judgement::Failed(suspects) = &first else { return Ok(first) };
+        // What is refused at the start is no noise.
+        if step.attempts.last().is_some_and(Attempt::was_refused) {
+            self.progress.refused(suspects);
+            return Ok(first);
+        }
         self.progress.once_more(suspects, step.attempts.last());
         let second = self.attempt(load, step)?;
         match &second {
@@ -280,7 +286,7 @@ impl<'a> Hunt<'a> {
         let report = match ran {
             Ran::Reported(report) => report,
             Ran::NotMade(code, complaint) => {
-                let suspect = self.of_no_run(code, complaint)?;
+                let suspect = self.of_no_run(code, &complaint)?;
                 step.attempts.push(Attempt::not_made(suspect.clone()));
                 return Ok(Judgement::Failed(vec![suspect]));
             }
@@ -309,10 +315,13 @@ impl<'a> Hunt<'a> {
     }
 
     /// What a run that could not be made ran into. Before anything has held it is the command line.
-    fn of_no_run(&self, code: Option<i32>, complaint: String) -> Result<Suspect> {
-        if let Some(suspect) = step::named_by_complaint(&complaint) {
+    fn of_no_run(&self, code: Option<i32>, complaint: &[String]) -> Result<Suspect> {
+        if let Some(suspect) = step::named_by_complaint(complaint) {
             return Ok(suspect);
         }
+        let complaint: Vec<&str> =
+            complaint.iter().map(|line| step::without_program(line)).collect();
+        let complaint = complaint.join("; ");
         if self.search.capacity().is_none() {
             bail!("the first run could not be made: {complaint}");
         }

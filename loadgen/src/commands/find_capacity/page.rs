@@ -73,7 +73,7 @@ fn rows(step: &Step) -> Vec<Vec<String>> {
             |path: &str, tell: fn(f64) -> String| facts.number(path).map_or("-".to_owned(), tell);
         let ms = |us: f64| format!("{:.1} ms", us / 1e3);
         let cores = |cores: f64| format!("{cores:.2} cores");
-        let broke = format!("{}: {}", attempt.verdict, attempt.broke);
+        let broke = format!("{}: {}", attempt.verdict, attempt.broke.join("; "));
         let mut row = front(if attempt.verdict == "passed" { "holds" } else { &broke });
         row.extend([
             told("heartbeats.rate_per_s", |rate| grouped(rate.round() as u64)),

@@ -107,6 +107,11 @@ impl Progress {
         ));
     }
 
+    /// It could not even begin.
+    pub fn refused(&mut self, suspects: &[Suspect]) {
+        self.failed("refused", suspects, None);
+    }
+
     /// It did not, for the first time.
     pub fn once_more(&mut self, suspects: &[Suspect], attempt: Option<&Attempt>) {
         self.failed("did not hold", suspects, attempt);
@@ -118,11 +123,28 @@ impl Progress {
         self.failed("did not hold again", suspects, attempt);
     }
 
+    /// What moves the limit that was found.
+    pub fn end(&mut self, cure: Option<&str>) {
+        if let Some(cure) = cure {
+            self.line(&format!("what moves this limit: {cure}"));
+        }
+    }
+
     fn failed(&mut self, what: &str, suspects: &[Suspect], attempt: Option<&Attempt>) {
-        let broke = attempt.map(|attempt| attempt.broke.as_str()).unwrap_or_default();
-        self.result(&format!("{what}: {broke}"));
-        if let Some(first) = suspects.first() {
-            self.result(&format!("limited by {}: {}", first.limiter.told(), first.evidence));
+        let broke = attempt.map(|attempt| attempt.broke.as_slice()).unwrap_or_default();
+        let more = match broke.len() {
+            0 | 1 => String::new(),
+            many => format!("; and {} more", many - 1),
+        };
+        let first = broke.first().map(String::as_str).unwrap_or_default();
+        let suspect = suspects.first();
+        // The evidence may be the same again.
+        if suspect.is_none_or(|suspect| first.is_empty() || !suspect.evidence.contains(first)) {
+            self.result(&format!("{what}: {first}{more}"));
+        }
+        if let Some(suspect) = suspect {
+            let why = format!("limited by {}: {}", suspect.limiter.told(), suspect.evidence);
+            self.result(&why);
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::FindCapacity;
 use super::facts::Facts;
-use super::limiter::{Limiter, Suspect};
+use super::limiter::{Limiter, Strength, Suspect};
 use super::rules;
 use super::search::{Ending, Search};
 use crate::units::grouped;
@@ -22,7 +22,7 @@ const NOT_REACHED: u8 = 100;
 
 /// Columns of a report that the evidence leaves out: they are long, and no limit is judged by them
 /// alone.
-const LEFT_OUT: [&str; 4] = ["series", "rtt_distribution", "environment", "notes"];
+const LEFT_OUT: [&str; 5] = ["series", "rtt_distribution", "histograms", "environment", "notes"];
 
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
@@ -119,7 +119,7 @@ pub struct Attempt {
     /// `passed`, `failed`, `not reached`, `void`, `interrupted` or `not made`.
     pub verdict: String,
     /// What did not hold, in words.
-    pub broke: String,
+    pub broke: Vec<String>,
     /// What it ran into, the likeliest first.
     pub suspects: Vec<Suspect>,
     /// Its report, without what is the same for all and its columns over time.
@@ -160,7 +160,7 @@ impl Attempt {
         // A report tells its SLOs among its reasons, without their units.
         let reasons = facts.texts("reasons").filter(|reason| !reason.starts_with("SLO:"));
         let broke: Vec<String> = slos.chain(reasons.map(str::to_owned)).collect();
-        let (verdict, broke) = (facts.verdict().to_owned(), broke.join("; "));
+        let verdict = facts.verdict().to_owned();
         let environment = report["environment"].take();
         if let Some(report) = report.as_object_mut() {
             LEFT_OUT.iter().for_each(|name| drop(report.remove(*name)));
@@ -168,11 +168,17 @@ impl Attempt {
         Attempt { verdict, broke, suspects, report, environment }
     }
 
+    /// A limit was named before anybody connected.
+    pub fn was_refused(&self) -> bool {
+        let certain = |suspect: &Suspect| suspect.strength == Strength::Certain;
+        self.report.is_null() && self.suspects.first().is_some_and(certain)
+    }
+
     /// A run that could not be made.
     pub fn not_made(suspect: Suspect) -> Attempt {
         Attempt {
             verdict: "not made".to_owned(),
-            broke: suspect.evidence.clone(),
+            broke: vec![suspect.evidence.clone()],
             suspects: vec![suspect],
             report: Value::Null,
             environment: Value::Null,
@@ -278,8 +284,12 @@ fn limited(step: &Step) -> String {
     let mut told = format!(", limited by {}: {}", suspect.limiter.told(), suspect.evidence);
     match step.last() {
         None => told += &format!(" (for {load}, which were not tried)"),
-        Some(run) if suspect.evidence.contains(&run.broke) => told += &format!(" (at {load})"),
-        Some(run) => told += &format!("; at {load} {}", run.broke),
+        Some(run) => match run.broke.first() {
+            Some(broke) if !suspect.evidence.contains(broke) => {
+                told += &format!("; at {load}: {broke}");
+            }
+            _ => told += &format!(" (at {load})"),
+        },
     }
     // One line, whatever a report or a program has said.
     told.replace(['\n', '\r'], " ")
@@ -292,7 +302,8 @@ mod tests {
     use super::*;
 
     fn step(outcome: Outcome, suspect: Suspect, broke: &str) -> Step {
-        let attempt = Attempt { broke: broke.to_owned(), ..Attempt::not_made(suspect.clone()) };
+        let attempt =
+            Attempt { broke: vec![broke.to_owned()], ..Attempt::not_made(suspect.clone()) };
         let attempts = if outcome == Outcome::Foreseen { Vec::new() } else { vec![attempt] };
         let step = Step::new(9, 88_000, "why".to_owned());
         Step { outcome, suspects: vec![suspect], attempts, ..step }
@@ -306,7 +317,7 @@ mod tests {
         let told = answer(Some(Ending::Found), Some(84_000), Some(2_803.4), Some(&failed));
         let expected = format!(
             "capacity: 84,000 connections (2,803 heartbeats/s), limited by the server's CPU: \
-             {busy}; at 88,000 rtt.p99<5ms is 31.2 ms"
+             {busy}; at 88,000: rtt.p99<5ms is 31.2 ms"
         );
         assert_eq!(told, expected);
         let told = answer(Some(Ending::StepsUsedUp), Some(84_000), None, Some(&failed));
@@ -337,7 +348,7 @@ mod tests {
             "environment": {"cores": 2},
         });
         let attempt = Attempt::new(report, Vec::new());
-        assert_eq!(attempt.broke, "rtt.p99<5ms is 31.2 ms; law: a (1 against 2)");
+        assert_eq!(attempt.broke, ["rtt.p99<5ms is 31.2 ms", "law: a (1 against 2)"]);
         assert_eq!(attempt.report["rtt_us"]["p99"], 31_250);
         assert!(attempt.report.get("series").is_none());
         assert_eq!(attempt.environment["cores"], 2);

@@ -34,7 +34,7 @@ pub enum Ran {
     /// It has a report.
     Reported(Box<Value>),
     /// It could not be made: its exit code, and its last lines.
-    NotMade(Option<i32>, String),
+    NotMade(Option<i32>, Vec<String>),
     /// A signal ended it.
     Killed(i32),
 }
@@ -136,7 +136,7 @@ pub fn run(
     let report = report.ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     Ok(match report {
         Some(report) => Ran::Reported(Box::new(report)),
-        None => Ran::NotMade(status.code(), Vec::from(last).join("; ")),
+        None => Ran::NotMade(status.code(), last.into()),
     })
 }
 
@@ -148,15 +148,23 @@ fn server_of(run: &Child) -> Option<Pid> {
 }
 
 /// What a run that could not be made ran into, if its complaint says so.
-pub fn named_by_complaint(complaint: &str) -> Option<Suspect> {
-    let limiter = [
+pub fn named_by_complaint(complaint: &[String]) -> Option<Suspect> {
+    let limits = [
         ("RLIMIT_NOFILE", Limiter::Descriptors),
         ("Too many open files", Limiter::Descriptors),
         ("Cannot allocate memory", Limiter::Memory),
-        ("memory", Limiter::Memory),
+        ("out of memory", Limiter::Memory),
     ];
-    let found = limiter.into_iter().find(|(words, _)| complaint.contains(words));
-    found.map(|(_, limiter)| Suspect::certain(limiter, complaint.to_owned()))
+    limits.into_iter().find_map(|(words, limiter)| {
+        let line = complaint.iter().find(|line| line.contains(words))?;
+        Some(Suspect::certain(limiter, without_program(line)))
+    })
+}
+
+/// `heartwheel: why` is why.
+pub fn without_program(line: &str) -> &str {
+    let programs = ["heartwheel: ", "loadgen: "];
+    programs.into_iter().find_map(|program| line.strip_prefix(program)).unwrap_or(line)
 }
 
 /// What a signal that ended a run says. The OOM killer sends SIGKILL; others may have sent it.
@@ -196,9 +204,11 @@ mod tests {
 
     #[test]
     fn complaints_name_their_limit() {
-        let limiter = |text: &str| named_by_complaint(text).map(|suspect| suspect.limiter);
-        let rings = "loadgen: RLIMIT_NOFILE of 64 bounds each ring's table";
-        assert_eq!(limiter(rings), Some(Limiter::Descriptors));
+        let named = |text: &str| named_by_complaint(&[text.to_owned(), "loadgen: x".to_owned()]);
+        let limiter = |text: &str| named(text).map(|suspect| suspect.limiter);
+        let rings = named("heartwheel: RLIMIT_NOFILE of 64 bounds each ring's table").unwrap();
+        assert_eq!(rings.limiter, Limiter::Descriptors);
+        assert_eq!(rings.evidence, "RLIMIT_NOFILE of 64 bounds each ring's table");
         assert_eq!(limiter("loadgen: Cannot allocate memory (os 12)"), Some(Limiter::Memory));
         assert_eq!(limiter("loadgen: unexpected argument '--x'"), None);
         assert_eq!(named_by_signal(9).limiter, Limiter::Memory);

@@ -18,10 +18,28 @@ const THREADS_MAX: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct CoresSample {
     at: Instant,
-    server: Vec<(u32, Duration)>,
-    generator: Vec<(u32, Duration)>,
+    server: Vec<Thread>,
+    generator: Vec<Thread>,
     /// Ticks of the cores that this process may use: busy, stolen, all.
     cores: Vec<[u64; 3]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Thread {
+    id: u32,
+    ran: Duration,
+    /// For a core, while it could have run; where the kernel tells.
+    waited: Option<Duration>,
+}
+
+impl Thread {
+    fn ran(&self) -> Option<Duration> {
+        Some(self.ran)
+    }
+
+    fn wanted(&self) -> Option<Duration> {
+        Some(self.ran + self.waited?)
+    }
 }
 
 /// The host in the steady state. `null` where it cannot be told.
@@ -38,6 +56,10 @@ pub struct HostSection {
     pub server_busiest_thread: Option<f64>,
     /// The busiest thread of this program.
     pub generator_busiest_thread: Option<f64>,
+    /// The thread of the server that wanted a core most: while it ran, and while it waited for one.
+    pub server_thread_wanted: Option<f64>,
+    /// That of this program.
+    pub generator_thread_wanted: Option<f64>,
     /// Descriptors that the server has open, direct ones not counted.
     pub server_descriptors: Option<u64>,
     /// How many it may have.
@@ -77,8 +99,10 @@ pub fn section(then: &CoresSample, now: &CoresSample, server: Option<u32>) -> Ho
         cpu_busy: mean(0),
         cpu_busiest_core: shares.iter().map(|share| round(share[0])).reduce(f64::max),
         cpu_stolen: mean(1),
-        server_busiest_thread: busiest(&then.server, &now.server, seconds),
-        generator_busiest_thread: busiest(&then.generator, &now.generator, seconds),
+        server_busiest_thread: most(&then.server, &now.server, seconds, Thread::ran),
+        generator_busiest_thread: most(&then.generator, &now.generator, seconds, Thread::ran),
+        server_thread_wanted: most(&then.server, &now.server, seconds, Thread::wanted),
+        generator_thread_wanted: most(&then.generator, &now.generator, seconds, Thread::wanted),
         server_descriptors: server.and_then(descriptors),
         server_descriptors_max: server.and_then(descriptors_max),
         memory_available_bytes: kib_field(&meminfo, "MemAvailable:"),
@@ -111,28 +135,43 @@ fn cores(stat: &str, usable: &[usize]) -> Vec<[u64; 3]> {
     stat.lines().filter_map(of_line).collect()
 }
 
-/// Each thread's CPU time; empty if the process has gone, or has very many threads.
-fn threads(pid: u32) -> Vec<(u32, Duration)> {
+/// Its threads; none if the process has gone, or has very many.
+fn threads(pid: u32) -> Vec<Thread> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let ids: Vec<u32> = ids.take(THREADS_MAX + 1).collect();
     if ids.len() > THREADS_MAX {
         return Vec::new();
     }
-    let time = |id: u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/task/{id}/stat")).ok()?;
-        Some((id, cpu_time(&stat)?))
+    let thread = |id: u32| {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/task/{id}/{name}")).ok();
+        let exact = read("schedstat").and_then(|text| ran_and_waited(&text));
+        Some(match exact {
+            Some((ran, waited)) => Thread { id, ran, waited: Some(waited) },
+            None => Thread { id, ran: cpu_time(&read("stat")?)?, waited: None },
+        })
     };
-    ids.into_iter().filter_map(time).collect()
+    ids.into_iter().filter_map(thread).collect()
 }
 
-/// What the busiest thread that was there at both times used, in cores.
-fn busiest(then: &[(u32, Duration)], now: &[(u32, Duration)], passed: Duration) -> Option<f64> {
-    let used = now.iter().filter_map(|(id, time)| {
-        let (_, before) = then.iter().find(|(earlier, _)| earlier == id)?;
-        Some(time.saturating_sub(*before).as_secs_f64())
+/// `schedstat`: nanoseconds on a core, and nanoseconds waiting for one (CONFIG_SCHED_INFO).
+fn ran_and_waited(schedstat: &str) -> Option<(Duration, Duration)> {
+    let mut words = schedstat.split_whitespace().map(|word| word.parse().ok());
+    Some((Duration::from_nanos(words.next()??), Duration::from_nanos(words.next()??)))
+}
+
+/// The most that `of` a thread that was there at both times came to, in cores.
+fn most(
+    then: &[Thread],
+    now: &[Thread],
+    passed: Duration,
+    of: impl Fn(&Thread) -> Option<Duration>,
+) -> Option<f64> {
+    let grown = now.iter().filter_map(|thread| {
+        let before = then.iter().find(|before| before.id == thread.id)?;
+        Some(of(thread)?.saturating_sub(of(before)?).as_secs_f64())
     });
-    let most = used.reduce(f64::max)?;
+    let most = grown.reduce(f64::max)?;
     (!passed.is_zero()).then(|| round(most / passed.as_secs_f64()))
 }
 
@@ -164,10 +203,16 @@ mod tests {
     #[test]
     fn the_busiest_thread_was_there_all_the_time() {
         let ms = Duration::from_millis;
-        let then = [(1, ms(100)), (2, ms(500)), (3, ms(0))];
-        let now = [(1, ms(1_050)), (2, ms(600)), (9, ms(5_000))];
-        assert_eq!(busiest(&then, &now, ms(1_000)), Some(0.95));
-        assert_eq!(busiest(&[], &now, ms(1_000)), None);
+        let thread = |id, ran, waited| Thread { id, ran: ms(ran), waited: Some(ms(waited)) };
+        let then = [thread(1, 100, 0), thread(2, 500, 100), thread(3, 0, 0)];
+        let now = [thread(1, 1_050, 0), thread(2, 600, 990), thread(9, 5_000, 0)];
+        let most =
+            |then: &[Thread], of: fn(&Thread) -> Option<Duration>| most(then, &now, ms(1_000), of);
+        assert_eq!(most(&then, Thread::ran), Some(0.95));
+        assert_eq!(most(&then, Thread::wanted), Some(0.99));
+        assert_eq!(most(&[], Thread::ran), None);
+        assert_eq!(ran_and_waited("570537 194848 3\n").unwrap().1.as_nanos(), 194_848);
+        assert_eq!(ran_and_waited("570537"), None);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The rules about CPU time: whose was used up.
 //!
-//! A thread that was always busy accuses its program. Where no thread was, but the cores were, both
-//! programs, and perhaps others, share them and none could have done more.
+//! A thread that was always busy accuses its program. One that was busy or waited for a core all the
+//! time accuses the host: both programs, and perhaps others, shared its cores. That the cores were
+//! busy proves nothing if nobody waited for them long.
 
 use super::facts::{Facts, Stage};
 use super::limiter::{Limiter, Suspect};
 use crate::limits::{CORES_BUSY_MAX, THREAD_BUSY_MAX};
 
-/// So much of the cores makes the server one of those who used them up.
+/// So much of the cores makes the server, or others, one of those who used them up.
 const A_PART: f64 = 0.2;
+/// A thread that waits for a core this long has its share in what is late.
+const WAITED_LONG: f64 = 0.05;
 /// A generator that was late although it was less busy than this was held up by something else.
 const HALF_BUSY: f64 = 0.7;
 
@@ -57,21 +60,44 @@ fn while_holding(facts: Facts<'_>) -> Vec<Suspect> {
         let path = format!("host.{side}_busiest_thread");
         facts.number(&path).filter(|&share| share >= THREAD_BUSY_MAX)
     };
+    let wanted = ["server", "generator"]
+        .map(|side| facts.number(&format!("host.{side}_thread_wanted")))
+        .into_iter()
+        .flatten()
+        .reduce(f64::max);
     let mut all = Vec::new();
     if let Some(share) = thread("server") {
         let told = format!("its busiest thread was busy for {} of the time", percent(share));
         all.push(Suspect::strong(Limiter::ServerCpu, told));
     }
-    if busy >= CORES_BUSY_MAX {
-        let told = shares(facts, server, generator, busy);
-        let limiter = if server.is_some() { Limiter::HostCpu } else { Limiter::GeneratorCpu };
-        all.push(Suspect::strong(limiter, told));
+    let limiter = if server.is_some() { Limiter::HostCpu } else { Limiter::GeneratorCpu };
+    let told = shares(facts, server, generator, busy);
+    match (wanted, longest_wait(facts)) {
+        (Some(wanted), Some(wait)) if wanted >= THREAD_BUSY_MAX && wait >= WAITED_LONG => {
+            let told = format!("a thread waited {} of the time for a core; {told}", percent(wait));
+            all.push(Suspect::strong(limiter, told));
+        }
+        (Some(_), Some(wait)) if busy >= CORES_BUSY_MAX && wait >= WAITED_LONG => {
+            let told = format!("a thread waited {} of the time for a core; {told}", percent(wait));
+            all.push(Suspect::weak(limiter, told));
+        }
+        (None, _) if busy >= CORES_BUSY_MAX => all.push(Suspect::strong(limiter, told)),
+        _ => {}
     }
     if let Some(share) = thread("generator") {
         let told = format!("its busiest thread was busy for {} of the time", percent(share));
         all.push(Suspect::strong(Limiter::GeneratorCpu, told));
     }
     all
+}
+
+/// For which share of the time the thread that wanted a core most had none.
+fn longest_wait(facts: Facts<'_>) -> Option<f64> {
+    let wait = |side: &str| {
+        let number = |what: &str| facts.number(&format!("host.{side}_{what}"));
+        Some(number("thread_wanted")? - number("busiest_thread")?)
+    };
+    ["server", "generator"].into_iter().filter_map(wait).reduce(f64::max)
 }
 
 fn while_connecting(facts: Facts<'_>) -> Option<Suspect> {
@@ -97,14 +123,16 @@ fn of_a_late_generator(facts: Facts<'_>) -> Suspect {
     let server = facts.number("server.cpu_cores");
     let generator = facts.number("generator.cpu_cores").unwrap_or(0.0);
     let busy = busy(facts, server, generator);
-    let thread = facts.number("host.generator_busiest_thread").unwrap_or(0.0);
+    let thread = facts.number("host.generator_thread_wanted");
+    let thread = thread.or(facts.number("host.generator_busiest_thread")).unwrap_or(0.0);
+    let elsewhere = busy * facts.cores() - generator;
     let late = facts.text("generator.saturated_by").unwrap_or("it was late");
     let told = |why: String| format!("{late}; {why}");
     let shares = shares(facts, server, generator, busy);
-    if busy >= CORES_BUSY_MAX && server.is_some_and(|cores| cores >= A_PART * facts.cores()) {
+    if busy >= CORES_BUSY_MAX && elsewhere >= A_PART * facts.cores() {
         Suspect::strong(Limiter::HostCpu, told(shares))
     } else if busy >= CORES_BUSY_MAX || thread >= HALF_BUSY {
-        let why = format!("its busiest thread was busy for {}; {shares}", percent(thread));
+        let why = format!("its busiest thread wanted a core for {}; {shares}", percent(thread));
         Suspect::strong(Limiter::GeneratorCpu, told(why))
     } else {
         Suspect::strong(Limiter::GeneratorHeldUp, told(shares))

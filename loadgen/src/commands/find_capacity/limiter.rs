@@ -53,7 +53,7 @@ impl Limiter {
             Limiter::Memory => "memory",
             Limiter::ServerCpu => "the server's CPU",
             Limiter::GeneratorCpu => "the load generator's own CPU",
-            Limiter::HostCpu => "the CPU of this host, which both ends share",
+            Limiter::HostCpu => "the CPU of this host",
             Limiter::GeneratorHeldUp => "the load generator, which was held up",
             Limiter::AcceptQueue => "the accept queue",
             Limiter::PacketBacklog => "the packet backlog",
@@ -73,7 +73,9 @@ impl Limiter {
             Limiter::Memory => "more memory, or a higher --memory-limit of the server",
             Limiter::ServerCpu => "more cores or shards for the server, or a longer interval",
             Limiter::GeneratorCpu => "load generators on more hosts, or a longer interval",
-            Limiter::HostCpu => "the load generator on another host, or a longer interval",
+            Limiter::HostCpu => {
+                "the load generator on another host, less beside it, or a longer interval"
+            }
             Limiter::GeneratorHeldUp => "a quieter host; other programs, or a hypervisor, ran",
             Limiter::AcceptQueue => "a larger net.core.somaxconn, or a lower --connect-rate",
             Limiter::PacketBacklog => "a larger net.core.netdev_max_backlog",
@@ -272,6 +274,23 @@ mod tests {
                 json!({"slo": rtt(), "host": {"cpu_busy": 0.97, "cpu_busiest_core": 0.99}}),
                 Limiter::HostCpu,
             ),
+            // Of two threads on one core neither gets it for itself.
+            (
+                json!({"slo": rtt(), "host": {"cpu_busy": 0.6, "server_busiest_thread": 0.5,
+                    "server_thread_wanted": 0.98}}),
+                Limiter::HostCpu,
+            ),
+            // Others keep the cores busy, and nobody here has to wait for one.
+            (
+                json!({"slo": rtt(), "host": {"cpu_busy": 1.0, "server_thread_wanted": 0.22,
+                    "generator_thread_wanted": 0.21}}),
+                Limiter::Slo,
+            ),
+            (
+                json!({"slo": rtt(), "host": {"cpu_busy": 1.0, "server_thread_wanted": 0.4,
+                    "generator_thread_wanted": 0.21}}),
+                Limiter::HostCpu,
+            ),
             (
                 json!({"slo": rtt(), "target": "tcp://192.0.2.1:80",
                     "server": {"pid": null, "cpu_cores": null}, "host": {"cpu_busy": 0.97}}),
@@ -325,7 +344,11 @@ mod tests {
         };
         let busy = json!({"cpu_busy": 0.98});
         assert_eq!(void(busy.clone(), 1.1), Limiter::HostCpu);
-        assert_eq!(void(busy, 0.05), Limiter::GeneratorCpu);
+        assert_eq!(void(busy, 0.05), Limiter::HostCpu, "others used them");
+        let alone = json!({"cpu_busy": 0.98});
+        let alone = report(json!({"verdict": "void", "host": alone,
+            "generator": {"cpu_cores": 1.9}, "server": {"cpu_cores": 0.04}}));
+        assert_eq!(suspects(&alone)[0].limiter, Limiter::GeneratorCpu);
         assert_eq!(void(json!({"generator_busiest_thread": 0.96}), 0.1), Limiter::GeneratorCpu);
         assert_eq!(void(json!({}), 0.3), Limiter::GeneratorHeldUp);
     }

@@ -10,8 +10,10 @@ use crate::limits::{CORES_BUSY_MAX, THREAD_BUSY_MAX};
 
 /// So much of the cores makes the server, or others, one of those who used them up.
 const A_PART: f64 = 0.2;
-/// A thread that waits for a core this long has its share in what is late.
-const WAITED_LONG: f64 = 0.05;
+/// A thread that could always have run, and waited for so much of the time, shared its core.
+const WAITED: f64 = 0.05;
+/// One that waits this long may be why something is late, even if it could not always have run.
+const WAITED_LONG: f64 = 0.25;
 /// A generator that was late although it was less busy than this was held up by something else.
 const HALF_BUSY: f64 = 0.7;
 
@@ -73,7 +75,7 @@ fn while_holding(facts: Facts<'_>) -> Vec<Suspect> {
     let limiter = if server.is_some() { Limiter::HostCpu } else { Limiter::GeneratorCpu };
     let told = shares(facts, server, generator, busy);
     match (wanted, longest_wait(facts)) {
-        (Some(wanted), Some(wait)) if wanted >= THREAD_BUSY_MAX && wait >= WAITED_LONG => {
+        (Some(wanted), Some(wait)) if wanted >= THREAD_BUSY_MAX && wait >= WAITED => {
             let told = format!("a thread waited {} of the time for a core; {told}", percent(wait));
             all.push(Suspect::strong(limiter, told));
         }
@@ -92,7 +94,7 @@ fn while_holding(facts: Facts<'_>) -> Vec<Suspect> {
 }
 
 /// For which share of the time the thread that wanted a core most had none.
-fn longest_wait(facts: Facts<'_>) -> Option<f64> {
+pub fn longest_wait(facts: Facts<'_>) -> Option<f64> {
     let wait = |side: &str| {
         let number = |what: &str| facts.number(&format!("host.{side}_{what}"));
         Some(number("thread_wanted")? - number("busiest_thread")?)

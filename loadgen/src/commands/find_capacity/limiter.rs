@@ -287,7 +287,7 @@ mod tests {
                 Limiter::Slo,
             ),
             (
-                json!({"slo": rtt(), "host": {"cpu_busy": 1.0, "server_thread_wanted": 0.4,
+                json!({"slo": rtt(), "host": {"cpu_busy": 1.0, "server_thread_wanted": 0.5,
                     "generator_thread_wanted": 0.21}}),
                 Limiter::HostCpu,
             ),

@@ -1,5 +1,6 @@
 //! The rules by which limits are accused, all but those about CPU time.
 
+use super::cpu;
 use super::facts::{Facts, Stage};
 use super::limiter::{Limiter, Suspect};
 use crate::limits::{MEMORY_LEFT_MIN, PACKETS_DROPPED_SHARE, TCP_MEM_SHARE_MAX};
@@ -211,8 +212,11 @@ fn looked_at(facts: Facts<'_>) -> String {
     let share = |path: &str| {
         facts.number(path).map_or("?".to_owned(), |share| format!("{:.0} %", share * 100.0))
     };
+    let wait = cpu::longest_wait(facts).map_or(String::new(), |wait| {
+        format!(", the longest wait for a core {:.0} % of the time", wait * 100.0)
+    });
     format!(
-        "cores {} busy, the server's busiest thread {}, ours {}",
+        "cores {} busy, the server's busiest thread {}, ours {}{wait}",
         share("host.cpu_busy"),
         share("host.server_busiest_thread"),
         share("host.generator_busiest_thread")

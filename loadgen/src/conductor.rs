@@ -62,9 +62,13 @@ impl Conductor<'_> {
     /// If a worker has failed.
     pub fn conduct(&mut self) -> Result<Ending, WorkerFailed> {
         let mut ending = Ending::default();
+        if self.cli.start_at.is_some() {
+            let start = self.task.start;
+            self.watch("waiting", &mut ending, |now, _| now >= start)?;
+        }
         self.connect(&mut ending)?;
         if self.crew.snapshot().open() > 0 && self.goes_on(&mut ending) {
-            let warm = self.task.clock.now() + self.cli.warmup;
+            let warm = self.warm_at(&mut ending);
             self.watch("warming up", &mut ending, |now, _| now >= warm)?;
             self.hold(&mut ending)?;
         }
@@ -74,8 +78,25 @@ impl Conductor<'_> {
         Ok(ending)
     }
 
+    /// When the steady state is to begin: with those of all other parts, if this is not too late.
+    fn warm_at(&self, ending: &mut Ending) -> Timestamp {
+        let soonest = self.task.clock.now() + self.cli.warmup;
+        if self.cli.start_at.is_none() {
+            return soonest;
+        }
+        let common = self.task.common_steady_at(self.cli.warmup);
+        if soonest > common {
+            ending.notes.push(format!(
+                "the steady state began {:.1} s later than that of the other parts was planned: \
+                 connecting took so long",
+                soonest.since(common).as_secs_f64()
+            ));
+        }
+        common.max(soonest)
+    }
+
     fn connect(&mut self, ending: &mut Ending) -> Result<(), WorkerFailed> {
-        let all = u64::from(self.cli.connections);
+        let all = u64::from(self.cli.own_connections());
         let planned = self.task.plan.connect_after(self.cli.connections);
         let patience = limits::CONNECTING_EXTRA + self.cli.open_timeout;
         let deadline = self.task.start + planned + patience;
@@ -94,7 +115,11 @@ impl Conductor<'_> {
     fn hold(&mut self, ending: &mut Ending) -> Result<(), WorkerFailed> {
         let length = self.steady_length(ending);
         // Far enough ahead for every worker to know it in time.
-        let from = self.task.clock.now() + 2 * limits::SLEEP_MAX;
+        let now = self.task.clock.now();
+        let common = self.task.common_steady_at(self.cli.warmup);
+        // All parts at the same time, if it was kept.
+        let kept = self.cli.start_at.is_some() && now <= common + limits::SLEEP_MAX;
+        let from = if kept { common } else { now } + 2 * limits::SLEEP_MAX;
         self.task.orders.steady_at.store(from.as_nanos(), Ordering::Relaxed);
         self.watch("holding", ending, |now, _| now >= from)?;
         let generator = process::sample(std::process::id()).unwrap_or_default();

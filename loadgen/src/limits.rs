@@ -135,6 +135,30 @@ pub const THREAD_BUSY_MAX: f64 = 0.9;
 /// Cores that are busy for this share of the time are used up.
 pub const CORES_BUSY_MAX: f64 = 0.92;
 
+/// Generators that share a plan.
+pub const PARTS_MAX: u32 = 4_096;
+
+/// How far ahead a common start lies at least: a generator needs that to get ready.
+pub const START_AHEAD_MIN: Duration = Duration::from_secs(1);
+
+/// And at most: more is a mistake.
+pub const START_AHEAD_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// How long after the last planned connect the generators of one plan go on together: the time that
+/// a connect takes.
+pub const COMMON_STEADY_AFTER: Duration = Duration::from_secs(1);
+
+/// The length of an interval in an HDR log.
+pub const HDR_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Intervals that may wait to be written, for each worker. If there is no room, the next one is
+/// longer.
+pub const HDR_WAITING_MAX: usize = 16;
+
+/// Intervals that the log waits for, from a worker that has not delivered them yet. After that they
+/// are written without it, and its share becomes lines of its own.
+pub const HDR_OPEN_MAX: usize = 16;
+
 const _: () = {
     assert!(CONNECTS_IN_FLIGHT_MAX < 4_096, "the accept queue of a listener holds 4,096 at most");
     assert!(RECEIVE_BUFFERS.is_power_of_two() && COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES);

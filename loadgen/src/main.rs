@@ -11,11 +11,13 @@ mod cli;
 mod commands;
 mod conductor;
 mod crew;
+mod hdr;
 mod host;
 mod latency;
 mod limits;
 mod live;
 mod oracle;
+mod part;
 mod plan;
 mod report;
 mod run;
@@ -29,16 +31,12 @@ mod units;
 mod wire;
 mod worker;
 
-use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::cli::{Cli, Program};
-use crate::report::Report;
+use crate::cli::Program;
 use crate::server::RefusedFlags;
 
 /// A bad command line.
@@ -59,28 +57,10 @@ fn main() -> ExitCode {
         Err(error) if error.is::<RefusedFlags>() => return complain(&error, USAGE),
         Err(error) => return complain(&error, NOT_RUN),
     };
-    match show(&cli, &report) {
+    match report::deliver(&report, cli.report.as_deref(), cli.html.as_deref()) {
         Ok(()) => ExitCode::from(report.exit_code),
         Err(error) => complain(&error, NOT_RUN),
     }
-}
-
-fn show(cli: &Cli, report: &Report) -> Result<()> {
-    let json = serde_json::to_string_pretty(report).context("writing the report")?;
-    let mut out = std::io::stdout();
-    match cli.report.as_deref() {
-        Some(file) if file == Path::new("-") => writeln!(out, "{json}")?,
-        Some(file) => {
-            write!(out, "{}", report::summary(report))?;
-            fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
-        }
-        None => write!(out, "{}", report::summary(report))?,
-    }
-    if let Some(file) = &cli.html {
-        let page = report::html(report);
-        fs::write(file, page).with_context(|| format!("writing {}", file.display()))?;
-    }
-    Ok(())
 }
 
 fn complain(error: &anyhow::Error, code: u8) -> ExitCode {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use heartwheel::host::{Ends, Needs, raise_descriptor_limit, start_warning};
@@ -15,6 +15,7 @@ use crate::addresses::Sources;
 use crate::cli::Cli;
 use crate::conductor::{Conductor, WorkerFailed};
 use crate::crew::Crew;
+use crate::hdr::HdrLog;
 use crate::host::cores::{self, HostSection};
 use crate::host::kernel::{self, KernelSample};
 use crate::host::process::{self, ProcessSample};
@@ -73,15 +74,17 @@ pub fn run(cli: &Cli) -> Result<Report> {
     let interrupted = watch_for_interrupts()?;
     let descriptors = raise_descriptor_limit().context("raising RLIMIT_NOFILE")?;
     probe_client()?;
-    let mut live = Live::new(u64::from(cli.connections));
+    let mut live = Live::new(u64::from(cli.own_connections()));
     let server = match cli.target {
         Some(_) => None,
         None => Some(Server::start(cli)?),
     };
     let server_pid = server.as_ref().map(Server::pid).or(cli.server_pid);
-    let series = Series::new();
+    let (series, begun) = (Series::new(), SystemTime::now());
     let generator = process::sample(std::process::id()).unwrap_or_default();
-    let task = Arc::new(task(cli, server.as_ref(), descriptors)?);
+    let mut task = task(cli, server.as_ref(), descriptors)?;
+    let hdr = hdr_log(cli, &mut task)?;
+    let task = Arc::new(task);
     let warnings = warnings(cli, &task);
     warnings.iter().for_each(|warning| live.say(&format!("warning: {warning}")));
     let baseline = Baseline {
@@ -117,6 +120,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         Err(WorkerFailed) => return Err(crew.first_error()),
     };
     let stats = crew.join()?;
+    let hdr_failure = hdr.and_then(|hdr| hdr.finish().err());
     let ready = server.as_ref().map(|server| server.ready.clone());
     let last_words = server.filter(|_| ending.server_died.is_none()).map(Server::stop);
     Ok(report::build(&Evidence {
@@ -131,14 +135,24 @@ pub fn run(cli: &Cli) -> Result<Report> {
         ready,
         last_words,
         server_died: ending.server_died,
+        hdr_failure,
         notes: ending.notes,
         interrupted: interrupted.load(Ordering::Relaxed),
         server_pid,
         answers,
         series: series.section(),
+        begun: begun.duration_since(UNIX_EPOCH).unwrap_or_default(),
         steady_at: steady_at(&task),
         terms_ms,
     }))
+}
+
+/// The log of `--hdr`, if it is wanted.
+fn hdr_log(cli: &Cli, task: &mut Task) -> Result<Option<HdrLog>> {
+    let Some(path) = &cli.hdr else { return Ok(None) };
+    let log = HdrLog::start(path, task.workers, task.unix(task.start))?;
+    task.hdr = Some(log.intake());
+    Ok(Some(log))
 }
 
 /// When the steady state began, if it did.
@@ -204,11 +218,13 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
         events: cli.events(),
     };
     // A port that was closed here lingers in TIME_WAIT: enough of them that none is needed twice.
-    let opened = u64::from(cli.connections) + scenario.reopenings(cli.duration);
+    let all = u64::from(cli.connections) + scenario.reopenings(cli.duration);
+    let opened = all.div_ceil(u64::from(cli.own_part().of));
     let opened = u32::try_from(opened).unwrap_or(u32::MAX);
     let orders = Orders::new(scenario.events.len());
     Ok(Task {
         plan,
+        part: cli.own_part(),
         scenario,
         target,
         sources: Sources::new(&cli.source_addresses()?, target, opened),
@@ -224,15 +240,19 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
         slots_per_ring: slots as u32,
         workers: cli.workers(),
         clock,
-        start: clock.now() + Duration::from_millis(50),
+        start: match cli.start_at {
+            None => clock.now() + Duration::from_millis(50),
+            Some(at) => Timestamp::ZERO + at.saturating_sub(clock.unix_at_origin()),
+        },
         orders,
+        hdr: None,
     })
 }
 
 fn warnings(cli: &Cli, task: &Task) -> Vec<String> {
     let capacity = task.sources.capacity();
     let needs = Needs {
-        connections: u64::from(cli.connections),
+        connections: u64::from(cli.own_connections()),
         interval: cli.interval.unwrap_or(limits::INTERVAL_PRESUMED),
         ends: if task.target.ip().is_loopback() { Ends::Both } else { Ends::Clients },
         listen: Vec::new(),
@@ -240,7 +260,8 @@ fn warnings(cli: &Cli, task: &Task) -> Vec<String> {
     };
     let mut warnings: Vec<String> = start_warning(&needs).into_iter().collect();
     // A port that is closed here is free again after a minute (TIME_WAIT).
-    let needed = u64::from(cli.connections) + 60 * u64::from(cli.churn);
+    let all = u64::from(cli.connections) + 60 * u64::from(cli.churn);
+    let needed = all.div_ceil(u64::from(cli.own_part().of));
     if let Some(capacity) = capacity.filter(|&capacity| capacity < needed) {
         warnings.push(format!(
             "the source addresses have {capacity} ports, {needed} are needed: name more \

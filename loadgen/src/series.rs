@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use heartwheel::host::kib_field;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::crew::Crew;
 use crate::host::process;
@@ -155,7 +155,7 @@ impl Series {
         let mut last: Option<&Point> = None;
         for point in &self.points {
             if section.phases.last().is_none_or(|phase| phase.name != point.phase) {
-                section.phases.push(Phase { name: point.phase, from_s: point.at_s });
+                section.phases.push(Phase { name: point.phase.to_owned(), from_s: point.at_s });
             }
             section.add(point, last, first_available);
             last = Some(point);
@@ -165,16 +165,18 @@ impl Series {
 }
 
 /// When a phase began.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Phase {
     /// As the progress lines call it.
-    pub name: &'static str,
+    pub name: String,
     /// Counted from the beginning.
     pub from_s: f64,
 }
 
 /// The run over time, column by column; rates and percentiles are those since the look before.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SeriesSection {
     /// Between two looks.
     pub interval_s: f64,

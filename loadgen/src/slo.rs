@@ -6,7 +6,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::report::{EventSection, Report};
@@ -22,7 +22,7 @@ pub struct Slo {
 }
 
 /// What became of an expression.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SloOutcome {
     /// As it was written.
     pub expression: String,

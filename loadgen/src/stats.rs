@@ -17,6 +17,11 @@ pub type Reasons = BTreeMap<&'static str, u64>;
 /// Counts by reasons that somebody else names.
 pub type Counts = BTreeMap<String, u64>;
 
+/// The same, for a report.
+pub fn named(reasons: &Reasons) -> Counts {
+    reasons.iter().map(|(&reason, &count)| (reason.to_owned(), count)).collect()
+}
+
 /// How connections are closed that were counted as open at the end already.
 pub const AFTER_THE_END: &str = "after the end";
 
@@ -210,10 +215,7 @@ impl Stats {
     /// The most heartbeats in a tenth of a second of the steady state, over their mean. The last
     /// tenth may not be whole.
     pub fn peak_to_mean(&self) -> Option<f64> {
-        let (_, whole) = self.tenths.split_last()?;
-        let peak = whole.iter().copied().max()?;
-        let sum: u64 = whole.iter().map(|&beats| u64::from(beats)).sum();
-        (sum > 0).then(|| f64::from(peak) * whole.len() as f64 / sum as f64)
+        peak_to_mean(&self.tenths)
     }
 
     /// How many never opened.
@@ -225,6 +227,14 @@ impl Stats {
     pub fn closed_by_server_total(&self) -> u64 {
         self.closed_by_server.values().sum()
     }
+}
+
+/// The largest of them over their mean; the last one, which may not be whole, does not count.
+pub fn peak_to_mean(tenths: &[u32]) -> Option<f64> {
+    let (_, whole) = tenths.split_last()?;
+    let peak = whole.iter().copied().max()?;
+    let sum: u64 = whole.iter().map(|&beats| u64::from(beats)).sum();
+    (sum > 0).then(|| f64::from(peak) * whole.len() as f64 / sum as f64)
 }
 
 /// What a worker shows of itself while it runs, a few hundred milliseconds old at most.

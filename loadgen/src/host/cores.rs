@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use heartwheel::host::{kib_field, usable_cores};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::process::cpu_time;
 
@@ -43,7 +43,8 @@ impl Thread {
 }
 
 /// The host in the steady state. `null` where it cannot be told.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct HostSection {
     /// The share of the time in which the cores that this process may use were busy, whoever used
     /// them.

@@ -305,7 +305,6 @@ impl Worker {
 
     /// Where a client of the plan lives here, if it is one of this worker's.
     fn own(&self, planned: u32) -> Option<u32> {
-        let workers = self.task.workers as u32;
-        (planned % workers == self.number as u32).then_some(planned / workers)
+        self.share.own(planned)
     }
 }

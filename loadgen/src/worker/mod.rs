@@ -20,6 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -31,7 +32,9 @@ use self::acting::Progress;
 use self::client::{Client, State};
 use self::group::Group;
 use crate::addresses::{SourceShare, Sources};
+use crate::hdr::{self, Cutter};
 use crate::limits;
+use crate::part::{Part, Share};
 use crate::plan::Plan;
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
@@ -71,6 +74,8 @@ impl Orders {
 pub struct Task {
     /// When each client acts.
     pub plan: Plan,
+    /// Which of them are played here.
+    pub part: Part,
     /// What happens beside the heartbeats.
     pub scenario: Scenario,
     /// Where to.
@@ -97,6 +102,22 @@ pub struct Task {
     pub start: Timestamp,
     /// What the coordinator wants.
     pub orders: Orders,
+    /// Where what was measured in each second goes, if it is wanted.
+    pub hdr: Option<SyncSender<hdr::Message>>,
+}
+
+impl Task {
+    /// What a wall clock shows at `at`, since 1970.
+    pub fn unix(&self, at: Timestamp) -> Duration {
+        self.clock.unix_at_origin() + at.since(Timestamp::ZERO)
+    }
+
+    /// When all parts of a plan that begin together enter the steady state together, if nobody is
+    /// late: after the last planned connect, and after `warmup`.
+    pub fn common_steady_at(&self, warmup: Duration) -> Timestamp {
+        let connected = self.start + self.plan.connect_after(self.plan.clients);
+        connected + limits::COMMON_STEADY_AFTER + warmup
+    }
 }
 
 /// An attempt to open a connection that may take too long.
@@ -117,7 +138,8 @@ struct Phases {
 /// One thread's share of the clients.
 pub struct Worker {
     task: Arc<Task>,
-    number: usize,
+    share: Share,
+    cutter: Option<Cutter>,
     published: Arc<Published>,
     clients: Vec<Client>,
     schedule: Schedule,
@@ -161,12 +183,14 @@ impl Worker {
     /// # Errors
     /// If the kernel refuses the rings, with the cure.
     pub fn new(task: Arc<Task>, number: usize, published: Arc<Published>) -> Result<Worker> {
-        let all = task.plan.clients as usize;
-        let mine = (all + task.workers - 1 - number) / task.workers;
+        let share = task.part.share(number, task.workers);
+        let mine = share.count(task.plan.clients) as usize;
+        let hdr = task.hdr.clone();
         let now = task.clock.now();
         let never = Timestamp::from_nanos(u64::MAX);
         Ok(Worker {
-            number,
+            share,
+            cutter: hdr.map(|log| Cutter::new(log, number, task.start)),
             published,
             clients: vec![Client::new(); mine],
             schedule: Schedule::new(mine, now),
@@ -203,6 +227,9 @@ impl Worker {
     pub fn run(mut self) -> Result<Stats> {
         loop {
             let now = self.task.clock.now();
+            if let Some(cutter) = &mut self.cutter {
+                cutter.cut(&mut self.stats, now);
+            }
             self.read_orders();
             self.open_whom_the_plan_wants(now);
             self.beat_for_whom_it_is_time(now);
@@ -218,6 +245,9 @@ impl Worker {
             }
             let wait = self.rest();
             self.woken = self.visit(0, wait)?;
+        }
+        if let Some(cutter) = self.cutter.take() {
+            cutter.finish(&mut self.stats);
         }
         self.stats.left_open = u64::from(self.alive);
         Ok(self.stats)
@@ -318,7 +348,7 @@ impl Worker {
 
     /// The number in the plan of a client of this worker.
     fn planned(&self, client: u32) -> u32 {
-        client * self.task.workers as u32 + self.number as u32
+        self.share.planned(client)
     }
 
     fn publish(&mut self, now: Timestamp) {

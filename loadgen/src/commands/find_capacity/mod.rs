@@ -118,6 +118,8 @@ impl FindCapacity {
         ensure!(!given, "-c is what is searched for: say --max, and --from for the first load");
         ensure!(self.min > 0, "--from must be at least 1");
         ensure!(self.max >= self.min, "--max must be at least --from, which is {}", self.min);
+        let alone = self.run.part.is_none() && self.run.start_at.is_none();
+        ensure!(alone, "--part and --start-at are of one run by several generators");
         // Events may need the steady state that each load has, and sources all that there are.
         Cli { connections: self.max, ..self.run.clone() }.check()
     }

@@ -239,7 +239,7 @@ impl Record {
                 slo: run.slo.iter().map(ToString::to_string).collect(),
             },
             seconds: began.elapsed().as_secs_f64(),
-            command: crate::report::command_line(),
+            command: crate::report::command(),
             environment: environment.unwrap_or_default(),
             notes: Vec::new(),
             steps,

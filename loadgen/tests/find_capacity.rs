@@ -144,6 +144,43 @@ fn memory_that_is_not_there_is_not_tried() {
     assert_eq!(steps(report), [(1_000_000_000, "foreseen", 0)]);
 }
 
+/// One source address has 64,511 ports towards a server, wherever that is.
+#[test]
+fn ports_that_are_not_there_are_foreseen_and_named() {
+    let target = "--target tcp://127.0.0.1:9 --source-ips 127.0.0.2";
+    let outcome = finish(search(&format!("{target} --from 70k --max 80k")));
+    let report = &outcome.report;
+    assert_eq!(outcome.code, Some(100), "{} {report}", outcome.stderr);
+    assert_eq!(report["limiter"], "ports", "{report}");
+    assert_eq!(steps(report), [(70_000, "foreseen", 0)]);
+}
+
+/// In a namespace of its own an accept queue of two places overflows: clients are not opened, and
+/// the kernel's own count says why.
+#[test]
+fn an_accept_queue_that_overflows_is_named() {
+    if server_is_missing() {
+        return;
+    }
+    let may = Command::new("unshare").args(["--net", "ip", "link", "set", "lo", "up"]).output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        eprintln!("NOT TESTED: needs root, ip and unshare");
+        return;
+    }
+    let _turn = turn();
+    let run = "ip link set lo up && echo 2 > /proc/sys/net/core/somaxconn || exit 77
+               exec \"$0\" find-capacity -i 1s --idle-timeout 10s -d 400ms --settle 100ms \
+                   --connect-rate 20k --open-timeout 700ms --from 500 --max 4k -o -";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", run, env!("CARGO_BIN_EXE_loadgen")]);
+    let outcome = finish(spawn(command));
+    let report = &outcome.report;
+    assert_eq!(outcome.code, Some(100), "{} {report}", outcome.stderr);
+    assert_eq!(report["limiter"], "accept-queue", "{}", outcome.stderr);
+    assert_eq!(steps(report), [(500, "failed", 2)]);
+    assert!(outcome.stderr.contains("net.core.somaxconn is 2"), "{}", outcome.stderr);
+}
+
 const WELCOME: [u8; 19] = [0, 17, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 1, 44, 0, 0, 0xea, 0x60];
 
 /// A server that answers one heartbeat at a time, and takes its time for each.

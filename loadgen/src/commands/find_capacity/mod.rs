@@ -220,8 +220,10 @@ impl<'a> Hunt<'a> {
     /// One load; whether the search goes on.
     fn step(&mut self, load: u32, why: String) -> Result<bool> {
         let number = self.steps.len() + 1;
-        self.progress.step(number, load, &why, self.command.run.connect_rate);
-        if let Some(suspect) = forecast::forecast(&self.command.run, load, self.measured)? {
+        let foreseen = forecast::forecast(&self.command.run, load, self.measured)?;
+        let rate = foreseen.is_none().then_some(self.command.run.connect_rate);
+        self.progress.step(number, load, &why, rate);
+        if let Some(suspect) = foreseen {
             self.progress.foreseen(&suspect);
             self.search.foreseen(load);
             self.steps.push(Step::foreseen(number, load, why, suspect));

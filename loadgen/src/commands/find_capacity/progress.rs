@@ -75,13 +75,13 @@ impl Progress {
         ));
     }
 
-    /// What is tried next.
-    pub fn step(&mut self, number: usize, load: u32, why: &str, connect_rate: u32) {
-        let seconds = self.seconds_each + f64::from(load) / f64::from(connect_rate.max(1));
-        self.line(&format!(
-            "step {number:>2} {:>9} connections ({why}); about {seconds:.0} s",
-            grouped(u64::from(load))
-        ));
+    /// What comes next; it takes as long as so many that connect in a second make it take.
+    pub fn step(&mut self, number: usize, load: u32, why: &str, connect_rate: Option<u32>) {
+        let seconds = |rate: u32| self.seconds_each + f64::from(load) / f64::from(rate.max(1));
+        let time =
+            connect_rate.map_or(String::new(), |rate| format!("; about {:.0} s", seconds(rate)));
+        let load = grouped(u64::from(load));
+        self.line(&format!("step {number:>2} {load:>9} connections ({why}){time}"));
     }
 
     /// It need not be tried.

@@ -77,14 +77,36 @@ impl<'a> Drained<'a> {
 /// Connections that the server has now: by its own word, or by this host's table of sockets.
 fn connections(cli: &Cli) -> Option<u64> {
     let target = cli.target?;
-    if let Some(address) = cli.target_admin {
-        let stats = admin::request(address, "GET", "/stats", b"").ok()?;
-        let stats: Value = serde_json::from_slice(&stats).ok()?;
-        return stats["counters"]["open"].as_u64();
+    if cli.target_admin.is_some() {
+        return counters(cli)?["open"].as_u64();
     }
     let is_here = target.address.ip().is_loopback() || cli.server_pid.is_some();
     let held = |table| held(&fs::read_to_string(table).unwrap_or_default(), target.address);
     is_here.then(|| ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().map(held).sum())
+}
+
+/// What the server says of itself, if it has a control plane that is known.
+fn counters(cli: &Cli) -> Option<Value> {
+    let stats = admin::request(cli.target_admin?, "GET", "/stats", b"").ok()?;
+    Some(serde_json::from_slice::<Value>(&stats).ok()?["counters"].take())
+}
+
+/// Connections that the server has turned away since it started, by reason, as it says.
+pub fn rejected(cli: &Cli) -> Option<Value> {
+    Some(counters(cli)?["rejected"].take())
+}
+
+/// Those since `before`.
+pub fn rejected_since(cli: &Cli, before: Option<Value>) -> Option<Value> {
+    Some(grown(&before?, rejected(cli)?))
+}
+
+fn grown(before: &Value, mut now: Value) -> Value {
+    for (reason, count) in now.as_object_mut().into_iter().flatten() {
+        let before = before[reason.as_str()].as_u64().unwrap_or(0);
+        *count = count.as_u64().unwrap_or(0).saturating_sub(before).into();
+    }
+    now
 }
 
 /// Sockets of the server's end that are not closed on both sides.
@@ -103,7 +125,18 @@ fn held(table: &str, server: SocketAddr) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_was_rejected_before_is_not_counted() {
+        let before = json!({"max_connections": 40, "accept_rate": 7});
+        let now = json!({"max_connections": 100, "accept_rate": 7, "ring_full": 2});
+        let expected = json!({"max_connections": 60, "accept_rate": 0, "ring_full": 2});
+        assert_eq!(grown(&before, now), expected);
+        assert_eq!(grown(&json!({}), json!({})), json!({}));
+    }
 
     #[test]
     fn only_the_servers_end_of_what_is_open_is_counted() {

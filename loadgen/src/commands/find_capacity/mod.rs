@@ -38,6 +38,7 @@ use self::record::{Attempt, Outcome, Record, Step};
 use self::search::{Bounds, Next, Search};
 use self::step::Ran;
 use crate::cli::{Cli, Program};
+use crate::host::cores;
 use crate::limits;
 use crate::run::watch_for_interrupts;
 use crate::units::{parse_count, parse_duration, parse_share};
@@ -282,12 +283,14 @@ impl<'a> Hunt<'a> {
         }
         let progress = &mut self.progress;
         let duration = self.command.run.duration;
+        let oom_kills = cores::oom_kills().unwrap_or(0);
+        let rejected = drained::rejected(&self.command.run);
         let ran = step::run(load, duration, &self.flags, &self.interrupted, |line| {
             progress.status(line);
         })?;
         progress.clear();
         self.last = Some(load);
-        let report = match ran {
+        let mut report = match ran {
             Ran::Reported(report) => report,
             Ran::NotMade(code, complaint) => {
                 let suspect = self.of_no_run(code, &complaint)?;
@@ -295,11 +298,15 @@ impl<'a> Hunt<'a> {
                 return Ok(Judgement::Failed(vec![suspect]));
             }
             Ran::Killed(signal) => {
-                let suspect = step::named_by_signal(signal);
+                let more = cores::oom_kills().unwrap_or(0).saturating_sub(oom_kills);
+                let suspect = step::named_by_signal(signal, more);
                 step.attempts.push(Attempt::not_made(suspect.clone()));
                 return Ok(Judgement::Failed(vec![suspect]));
             }
         };
+        if let Some(rejected) = drained::rejected_since(&self.command.run, rejected) {
+            report["server"]["counters"]["rejected"] = rejected;
+        }
         let facts = Facts(&report);
         let judgement = match facts.verdict() {
             "interrupted" => Judgement::Interrupted,

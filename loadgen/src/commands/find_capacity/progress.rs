@@ -40,7 +40,8 @@ impl Progress {
 
     /// The line that changes.
     pub fn status(&mut self, text: &str) {
-        if !self.changes || text.starts_with("warning:") {
+        // Warnings were told for all runs, and the log of a server is for those who run it alone.
+        if !self.changes || text.starts_with("warning:") || text.contains(" INFO ") {
             return;
         }
         let text: String = text.trim().chars().take(STATUS_COLUMNS - 8).collect();

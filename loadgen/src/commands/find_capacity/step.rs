@@ -167,11 +167,12 @@ pub fn without_program(line: &str) -> &str {
     programs.into_iter().find_map(|program| line.strip_prefix(program)).unwrap_or(line)
 }
 
-/// What a signal that ended a run says. The OOM killer sends SIGKILL; others may have sent it.
-pub fn named_by_signal(signal: i32) -> Suspect {
-    if signal == Signal::KILL.as_raw() {
+/// What a signal that ended a run says. The OOM killer sends SIGKILL, and counts it; others may have
+/// sent it too.
+pub fn named_by_signal(signal: i32, oom_kills: u64) -> Suspect {
+    if signal == Signal::KILL.as_raw() && oom_kills > 0 {
         let told = "the run was killed by SIGKILL, as the kernel does when memory runs out";
-        return Suspect::strong(Limiter::Memory, told);
+        return Suspect::certain(Limiter::Memory, told);
     }
     Suspect::certain(Limiter::Other, format!("the run was ended by signal {signal}"))
 }
@@ -211,7 +212,8 @@ mod tests {
         assert_eq!(rings.evidence, "RLIMIT_NOFILE of 64 bounds each ring's table");
         assert_eq!(limiter("loadgen: Cannot allocate memory (os 12)"), Some(Limiter::Memory));
         assert_eq!(limiter("loadgen: unexpected argument '--x'"), None);
-        assert_eq!(named_by_signal(9).limiter, Limiter::Memory);
-        assert_eq!(named_by_signal(6).limiter, Limiter::Other);
+        assert_eq!(named_by_signal(9, 1).limiter, Limiter::Memory);
+        assert_eq!(named_by_signal(9, 0).limiter, Limiter::Other);
+        assert_eq!(named_by_signal(6, 0).limiter, Limiter::Other);
     }
 }

@@ -119,8 +119,8 @@ pub fn check_start_at(start_at: Duration) -> Result<()> {
     let (least, most) = (limits::START_AHEAD_MIN, limits::START_AHEAD_MAX);
     ensure!(
         start_at >= now + least,
-        "--start-at must lie {least:?} ahead, and lies {:.1} s in the past: choose a later time, or \
-         set this host's clock",
+        "--start-at must lie {least:?} ahead, and lies {:.1} s in the past: choose a later time, \
+         or set this host's clock",
         now.as_secs_f64() - start_at.as_secs_f64()
     );
     ensure!(start_at <= now + most, "--start-at lies more than {most:?} ahead");

@@ -12,8 +12,8 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use files::Folder;
-use generator::{finish, start, turn};
+use files::{Folder, again_while_void};
+use generator::{Outcome, finish, start, turn};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -59,10 +59,12 @@ fn the_log_holds_second_by_second_what_the_report_sums_up() {
     let address = serve(Manners::GOOD);
     let folder = Folder::new();
     let _turn = turn();
-    let outcome = finish(start(&format!(
+    let flags = format!(
         "--target tcp://{address} -c 60 --connect-rate 60 --silent 10% -d 4s --threads 2 --hdr {}",
         folder.file("log.hdr")
-    )));
+    );
+    let is_void = |outcome: &Outcome| outcome.code == Some(101);
+    let outcome = again_while_void(is_void, || finish(start(&flags)));
     assert_eq!(outcome.code, Some(0), "{} {}", outcome.stderr, outcome.report);
     let tags = read(&fs::read_to_string(folder.file("log.hdr")).unwrap());
     for (tag, summary) in [
@@ -109,7 +111,8 @@ fn a_full_disk_does_not_cost_the_report() {
     let address = serve(Manners::GOOD);
     let _turn = turn();
     let flags = format!("--target tcp://{address} -c 5 -d 1s --hdr /dev/full");
-    let outcome = finish(start(&flags));
+    let is_void = |outcome: &Outcome| outcome.code == Some(101);
+    let outcome = again_while_void(is_void, || finish(start(&flags)));
     assert_eq!(outcome.code, Some(99), "{}", outcome.stderr);
     assert!(outcome.report["reasons"].to_string().contains("/dev/full"), "{}", outcome.report);
     assert!(outcome.number("heartbeats.acked") > 0.0);

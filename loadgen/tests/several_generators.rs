@@ -10,7 +10,7 @@ mod rogue;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use files::Folder;
+use files::{Folder, again_while_void};
 use generator::{Outcome, finish, start, turn};
 use rogue::{Manners, serve};
 use serde_json::{Value, json};
@@ -23,8 +23,14 @@ fn soon() -> u64 {
 
 /// All parts of one plan, at a time, against one server.
 fn play(folder: &Folder, flags: &str) -> Vec<Outcome> {
-    let address = serve(Manners::GOOD);
     let _turn = turn();
+    let is_void =
+        |outcomes: &Vec<Outcome>| outcomes.iter().any(|outcome| outcome.code == Some(101));
+    again_while_void(is_void, || play_once(folder, flags))
+}
+
+fn play_once(folder: &Folder, flags: &str) -> Vec<Outcome> {
+    let address = serve(Manners::GOOD);
     let start_at = soon();
     let children: Vec<_> = (1..=PARTS)
         .map(|part| {

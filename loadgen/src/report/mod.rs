@@ -34,8 +34,8 @@ use crate::series::SeriesSection;
 use crate::slo::SloOutcome;
 use crate::stats::Counts;
 
-/// Writes a report as JSON to `file` (`-` is standard output), and as a page to `html`; unless it is
-/// on standard output, a summary of it goes there.
+/// Writes a report as JSON to `file` (`-` is standard output), and as a page to `page`; unless it
+/// is on standard output, a summary of it goes there.
 ///
 /// # Errors
 /// If one of them cannot be written.
@@ -231,7 +231,8 @@ pub struct Requested {
     pub start_at_unix_s: Option<f64>,
 }
 
-/// Of this generator. requested = opened + failed; opened + reopened = closed by the server + closed by us.
+/// Of this generator. requested = opened + failed; opened + reopened = closed by the server +
+/// closed by us.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Connections {

@@ -53,7 +53,7 @@ fn write_load(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     if let Some(part) = report.part {
         let all = grouped(report.requested.connections);
-        write!(out, "\n  part         {} of {} of {all} clients", part.number, part.of)?;
+        write!(out, "\n  part         {} of {}, of {all} clients in all", part.number, part.of)?;
     }
     if !report.parts.is_empty() {
         write!(out, "\n  generators   {}", report.parts.len())?;

@@ -136,7 +136,10 @@ impl Diff {
 /// What counts by reason is summed.
 fn value(report: &Value, rule: &Rule) -> Option<f64> {
     match report.pointer(&format!("/{}", rule.path.replace('.', "/")))? {
-        Value::Object(reasons) => Some(reasons.values().filter_map(Value::as_f64).sum()),
+        Value::Object(reasons) => {
+            // A sum of nothing is -0.
+            Some(reasons.values().filter_map(Value::as_f64).fold(0.0, |sum, count| sum + count))
+        }
         found => found.as_f64(),
     }
 }
@@ -212,7 +215,8 @@ fn show(comparison: &Comparison) -> String {
         let _ = writeln!(out, "  warning: unlike runs: {what}");
     }
     let _ = writeln!(out, "\n{:<36} {:>14} {:>14} {:>10}", "", "old", "new", "change");
-    for change in &comparison.numbers {
+    let is_zero = |change: &&Change| change.old == Some(0.0) && change.new == Some(0.0);
+    for change in comparison.numbers.iter().filter(|change| !is_zero(change)) {
         let mark = match change.judgement {
             "same" => "",
             "shown" => "not judged",
@@ -226,6 +230,11 @@ fn show(comparison: &Comparison) -> String {
             percent(change),
         );
         let _ = writeln!(out, "{}", line.trim_end());
+    }
+    let zero: Vec<&str> =
+        comparison.numbers.iter().filter(is_zero).map(|change| change.path.as_str()).collect();
+    if !zero.is_empty() {
+        let _ = writeln!(out, "0 in both: {}", zero.join(", "));
     }
     out
 }

@@ -7,7 +7,7 @@ use crate::host::kernel::KernelSection;
 use crate::report::{Environment, Report};
 
 /// The first of each group of parts that share what `key` names. An unknown key is nobody else's.
-fn groups<'a>(parts: &'a [Report], key: impl Fn(&Environment) -> String) -> Vec<Vec<&'a Report>> {
+fn groups(parts: &[Report], key: impl Fn(&Environment) -> String) -> Vec<Vec<&Report>> {
     let mut groups: Vec<(String, Vec<&Report>)> = Vec::new();
     for report in parts {
         let key = key(&report.environment);

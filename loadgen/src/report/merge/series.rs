@@ -1,9 +1,9 @@
 //! The runs of all parts over one time.
 //!
-//! Parts look at themselves at times of their own. Here they are looked at, at common times: what is
-//! counted is what the look before showed, and rates are taken from sums that grow evenly between
-//! looks, so that no heartbeat is lost or counted twice. Percentiles of a moment come from the HDR
-//! logs; without those they are not known.
+//! Parts look at themselves at times of their own. Here they are looked at, at common times: what
+//! is counted is what the look before showed, and rates are taken from sums that grow evenly
+//! between looks, so that no heartbeat is lost or counted twice. Percentiles of a moment come from
+//! the HDR logs; without those they are not known.
 
 use std::collections::BTreeMap;
 

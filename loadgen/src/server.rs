@@ -175,8 +175,8 @@ fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// What a server is started for: a tenth more than wanted, for clients whose source address was taken
-/// knock twice.
+/// What a server is started for: a tenth more than wanted, for clients whose source address was
+/// taken knock twice.
 pub fn connections_max(clients: u32) -> u64 {
     u64::from(clients) + u64::from(clients) / 10 + 100
 }

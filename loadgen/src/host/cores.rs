@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn cores_that_may_not_be_used_do_not_count() {
-        let stat = "cpu 9 9 9 9 9 9 9 9 0 0\ncpu0 10 0 20 60 10 0 0 5 0 0\ncpu1 1 1 1 1 1 1 1 1 0 0\n\
-                    intr 5\n";
+        let stat = "cpu 9 9 9 9 9 9 9 9 0 0\ncpu0 10 0 20 60 10 0 0 5 0 0\n\
+                    cpu1 1 1 1 1 1 1 1 1 0 0\nintr 5\n";
         assert_eq!(cores(stat, &[0]), [[35, 5, 105]]);
         assert_eq!(cores(stat, &[0, 1]).len(), 2);
         assert_eq!(share((&[35, 5, 105], &[80, 10, 155])), Some([0.9, 0.1]));

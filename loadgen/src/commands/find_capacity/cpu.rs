@@ -1,8 +1,8 @@
 //! The rules about CPU time: whose was used up.
 //!
-//! A thread that was always busy accuses its program. One that was busy or waited for a core all the
-//! time accuses the host: both programs, and perhaps others, shared its cores. That the cores were
-//! busy proves nothing if nobody waited for them long.
+//! A thread that was always busy accuses its program. One that was busy or waited for a core all
+//! the time accuses the host: both programs, and perhaps others, shared its cores. That the cores
+//! were busy proves nothing if nobody waited for them long.
 
 use super::facts::{Facts, Stage};
 use super::limiter::{Limiter, Suspect};
@@ -36,7 +36,8 @@ fn shares(facts: Facts<'_>, server: Option<f64>, generator: f64, busy: f64) -> S
     let others = (busy * cores - server.unwrap_or(0.0) - generator).max(0.0);
     let server = server.map_or(String::new(), |server| format!("the server {server:.2}, "));
     let told = format!(
-        "{} of {cores} cores were used: {server}the load generator {generator:.2}, others {others:.2}",
+        "{} of {cores} cores were used: {server}the load generator {generator:.2}, others \
+         {others:.2}",
         percent(busy)
     );
     match facts.number("host.cpu_stolen") {

@@ -308,7 +308,8 @@ mod tests {
             (json!({"slo": rtt(), "kernel": {"listen_overflows": 40}}), Limiter::Slo),
             (
                 json!({"slo": slo("connect.latency.p99<5ms"),
-                    "kernel": {"listen_overflows": 40}, "connect": {"latency_us": {"max": 1_030_000}}}),
+                    "kernel": {"listen_overflows": 40},
+                    "connect": {"latency_us": {"max": 1_030_000}}}),
                 Limiter::AcceptQueue,
             ),
         ] {

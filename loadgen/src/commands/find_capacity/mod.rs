@@ -85,7 +85,8 @@ pub struct FindCapacity {
     #[arg(long, value_name = "P", default_value = "5%", value_parser = parse_share)]
     pub tolerance: f64,
 
-    /// The pause between two runs; against a --target it lasts until the server is as empty as it was
+    /// The pause between two runs; against a --target it lasts until the server is as empty as it
+    /// was
     #[arg(long, value_name = "D", default_value = "1s", value_parser = parse_duration)]
     pub settle: Duration,
 

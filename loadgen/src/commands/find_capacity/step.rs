@@ -167,8 +167,8 @@ pub fn without_program(line: &str) -> &str {
     programs.into_iter().find_map(|program| line.strip_prefix(program)).unwrap_or(line)
 }
 
-/// What a signal that ended a run says. The OOM killer sends SIGKILL, and counts it; others may have
-/// sent it too.
+/// What a signal that ended a run says. The OOM killer sends SIGKILL, and counts it; others may
+/// have sent it too.
 pub fn named_by_signal(signal: i32, oom_kills: u64) -> Suspect {
     if signal == Signal::KILL.as_raw() && oom_kills > 0 {
         let told = "the run was killed by SIGKILL, as the kernel does when memory runs out";

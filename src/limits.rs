@@ -54,6 +54,10 @@ pub const PENDING_PONGS_MAX: u8 = 16;
 /// may take as long as it makes progress.
 pub const MESSAGE_PROGRESS_BYTES: usize = 64 * 1024;
 
+/// The kernel takes as many bytes that it cannot send yet as the send queue holds, but at least so
+/// many: fewer would only cost more wakeups.
+pub const UNSENT_BYTES_MIN: usize = 16 << 10;
+
 /// With `--echo`, and unless it is told otherwise, a send queue has room for so many of the largest
 /// frames.
 pub const ECHO_QUEUE_FRAMES: usize = 4;

@@ -13,7 +13,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("counters", &[]),
     ("sys", &["outgoing"]),
     ("outgoing", &[]),
-    ("protocol", &["limits", "mutants", "outgoing"]),
+    ("vectors", &[]),
+    ("protocol", &["limits", "mutants", "outgoing", "vectors"]),
     ("sweep", &["limits", "time"]),
     ("ring", &["counters", "limits", "outgoing"]),
     ("session", &["limits", "mutants", "outgoing", "protocol", "time"]),
@@ -55,7 +56,7 @@ const IMPURE_NAMES: &[&str] =
     &["Instant", "SystemTime", "std::net", "std::fs", "io_uring", "socket2", "rustix", "libc::"];
 
 /// Where `unsafe` may stand.
-const UNSAFE_PLACES: &[&str] = &["src/ring/", "src/sys.rs", "src/sweep/simd.rs"];
+const UNSAFE_PLACES: &[&str] = &["src/ring/", "src/sys.rs", "src/sweep/simd.rs", "src/vectors.rs"];
 
 const LINES_MAX: usize = 500;
 const COLUMNS_MAX: usize = 100;

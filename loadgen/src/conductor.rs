@@ -85,7 +85,7 @@ impl Conductor<'_> {
             return soonest;
         }
         let common = self.task.common_steady_at(self.cli.warmup);
-        if soonest > common {
+        if soonest > common + limits::SLEEP_MAX {
             ending.notes.push(format!(
                 "the steady state began {:.1} s later than that of the other parts was planned: \
                  connecting took so long",

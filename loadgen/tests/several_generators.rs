@@ -179,6 +179,8 @@ fn refuses_what_is_not_the_parts_of_one_plan(folder: &Folder) {
     expect_refusal(folder, "1.json other.json 3.json", "the target is tcp://127.0.0.1:");
     change(|report| report["part"]["of"] = json!(4));
     expect_refusal(folder, "1.json other.json 3.json", "the number of parts is 3 in 1.json and 4");
+    changed(folder, "1.json", "huge.json", |r| r["part"] = json!({"number": 1, "of": u32::MAX}));
+    expect_refusal(folder, "huge.json", "huge.json is part 1 of 4294967295");
     change(|report| report["histograms"]["rtt"] = Value::Null);
     expect_refusal(folder, "1.json other.json 3.json", "part 2: a histogram of 0 values");
     change(|report| report["histograms"]["rtt"]["v2_deflate"] = json!("bm9uc2Vuc2U="));

@@ -25,6 +25,9 @@ pub type Writer<'a> = IntervalLogWriter<'a, 'a, LineWriter<File>, V2DeflateSeria
 /// Microseconds in the milliseconds of the column of maxima.
 const MAX_DIVISOR: f64 = 1e3;
 
+/// No run lasts or begins so many seconds after 1970: the year is 2106.
+const LAST: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Writes the head.
 pub fn begin<'a>(
     file: &'a mut LineWriter<File>,
@@ -133,6 +136,11 @@ fn read_one<'a>(text: &'a str, found: &mut Vec<Found<'a>>) -> Result<()> {
                 let base = base.context("an interval log without BaseTime is not one of ours")?;
                 let tag = line.tag().context("a line without a tag is not one of ours")?;
                 ensure!(line.duration() == HDR_INTERVAL, "an interval of {:?}", line.duration());
+                ensure!(
+                    base <= LAST && line.start_timestamp() <= LAST,
+                    "a time that is none of ours: {:?} after {base:?}",
+                    line.start_timestamp()
+                );
                 found.push((base, line.start_timestamp(), tag.as_str(), line.encoded_histogram()));
             }
         }
@@ -153,6 +161,8 @@ mod tests {
             "Tag=rtt,0.000,1.000,0.1,AAAA\n",
             "#[BaseTime: 1.000 (seconds since epoch)]\n0.000,1.000,0.1,AAAA\n",
             "#[BaseTime: 1.000 (seconds since epoch)]\nTag=rtt,0.000,5.000,0.1,AAAA\n",
+            "#[BaseTime: 18446744073709551615.0 (seconds)]\nTag=rtt,1.000,1.000,0.1,AAAA\n",
+            "#[BaseTime: 1.0 (seconds)]\nTag=rtt,18446744073709551615.0,1.000,0.1,AAAA\n",
         ] {
             assert!(Logs::read(&[bad.to_owned()]).is_err(), "{bad}");
         }

@@ -3,7 +3,7 @@
 //! A worker records as it does without; once a second it puts what it has counted since into the
 //! totals, and hands it over. What is handed over is bounded: if the log cannot keep up, a worker
 //! goes on counting, and the interval gets longer, but nothing is lost. Cost: a walk over four
-//! histograms a second and worker (some 100 us), and a second copy of them.
+//! histograms a second and worker, and a second copy of them.
 
 mod log;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::limits::PARTS_MAX;
 use crate::report::{Report, differences};
 
 /// Checks it; `names` are what the reports are called.
@@ -60,7 +61,11 @@ fn complete(names: &[String], reports: &[Report]) -> Result<()> {
             format!("{name} is the report of a whole plan: only parts (--part K/N) can be merged")
         })?;
         of = part.of;
-        ensure!((1..=of).contains(&part.number), "{name} is part {} of {of}", part.number);
+        ensure!(
+            of <= PARTS_MAX && (1..=of).contains(&part.number),
+            "{name} is part {} of {of}",
+            part.number
+        );
         if let Some(twin) = seen.insert(part.number, name) {
             anyhow::bail!("{twin} and {name} are both part {} of {of}", part.number);
         }

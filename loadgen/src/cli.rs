@@ -17,6 +17,19 @@ use crate::units::{parse_count, parse_duration, parse_share};
 use crate::wire::WsHeartbeat;
 use crate::{addresses, limits, slo};
 
+/// Opens many heartbeating clients and judges the server by a plan made beforehand.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "loadgen", args_conflicts_with_subcommands = true)]
+pub struct Program {
+    /// Something else than loading a server
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// What and how to load.
+    #[command(flatten)]
+    pub run: Cli,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   loadgen -c 10k
@@ -50,12 +63,7 @@ reached, 101 the generator itself was the bottleneck (the run is void), 105 inte
 /// Opens many heartbeating clients and judges the server by a plan made beforehand.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "loadgen", version, about, after_help = EXAMPLES, max_term_width = 100)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// Something else than loading a server
-    #[command(subcommand)]
-    pub command: Option<Command>,
-
     /// The server to load; without it, one is started and stopped here
     #[arg(long, value_name = "tcp://HOST:PORT|ws://HOST:PORT", value_parser = parse_target)]
     pub target: Option<Target>,
@@ -368,7 +376,7 @@ mod tests {
 
     fn check(flags: &str) -> Result<()> {
         let words = std::iter::once("loadgen").chain(flags.split_whitespace());
-        Cli::try_parse_from(words)?.check()
+        Program::try_parse_from(words)?.run.check()
     }
 
     #[test]
@@ -384,6 +392,7 @@ mod tests {
             "--at 1s:storm:5% --slo events.0.recovered_after_ms<30000 --slo push.latency.max<15s",
             "--target tcp://127.0.0.1:7 --target-admin 127.0.0.1:8 --at 1s:drain",
             "--reconnect exp:1s..30s,full-jitter",
+            "find-capacity --max 50k --from 5k --slo rtt.p99<5ms -i 1s --settle 2s --steps 9",
             "diff a.json b.json --tolerance 5% --allow rtt.p99=25% --json",
             "merge a.json b.json --hdr a.hdr b.hdr -o c.json --html c.html --hdr-out c.hdr",
             "--source-ips 127.0.0.2-127.0.0.9 -o - --no-live --threads 1",
@@ -414,6 +423,8 @@ mod tests {
             "--part 1/2 --target tcp://127.0.0.1:7",
             "--start-at 2026-01-01T00:00:00Z",
             "-c 5 diff a.json b.json",
+            "-c 5 find-capacity --max 5",
+            "find-capacity --slo rtt.p99<5ms",
             "diff a.json",
             "--at 1s:storm:5% --slo events.1.recovered<1",
         ] {

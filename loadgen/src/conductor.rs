@@ -10,7 +10,7 @@ use heartwheel::time::Timestamp;
 use crate::by_hand::ByHand;
 use crate::cli::Cli;
 use crate::crew::Crew;
-use crate::host::{kernel, process, sockets};
+use crate::host::{cores, kernel, process, sockets};
 use crate::limits;
 use crate::live::Live;
 use crate::run::{Steady, steady_at};
@@ -137,6 +137,7 @@ impl Conductor<'_> {
         self.watch("holding", ending, |now, _| now >= from)?;
         let generator = process::sample(std::process::id()).unwrap_or_default();
         let server = self.server_pid.and_then(process::sample);
+        let cores = cores::sample(self.server_pid);
         let first = self.crew.snapshot();
 
         self.watch("holding", ending, |now, _| now >= from + length)?;
@@ -144,6 +145,7 @@ impl Conductor<'_> {
         let until = self.task.clock.now();
         let server_now = self.server_pid.and_then(process::sample);
         let generator_now = process::sample(std::process::id()).unwrap_or_default();
+        let cores_now = cores::sample(self.server_pid);
         ending.steady = Some(Steady {
             length: until.since(from),
             acked: last.acked - first.acked,
@@ -152,6 +154,7 @@ impl Conductor<'_> {
             server: server_now,
             generator: generator_now,
             kernel: kernel::sample(),
+            host: cores::section(&cores, &cores_now, self.server_pid),
             open: last.open(),
         });
         Ok(())

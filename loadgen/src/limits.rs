@@ -136,6 +136,35 @@ pub const EVENTS_MAX: usize = 64;
 /// For so long, or until the next event, round trips are counted as those of an event.
 pub const EVENT_WINDOW: Duration = Duration::from_secs(15);
 
+/// Loads that `find-capacity` tries at most, unless it is told otherwise.
+pub const FIND_STEPS: u32 = 30;
+
+/// How long it waits for a server to be as empty as it was, and for ports to be free again
+/// (TIME_WAIT lasts a minute).
+pub const DRAINED_PATIENCE: Duration = Duration::from_secs(90);
+
+/// From so many connections on, the memory that each took is measured well enough to foretell that
+/// of more.
+pub const MEASURED_FROM: u64 = 10_000;
+
+/// Memory that is to be left free, as a share of what is needed.
+pub const MEMORY_MARGIN: f64 = 0.1;
+
+/// A host with a smaller share of its memory available has run out of it.
+pub const MEMORY_LEFT_MIN: f64 = 0.04;
+
+/// With more than this share of the pages at which `tcp_mem` sees pressure, there is pressure.
+pub const TCP_MEM_SHARE_MAX: f64 = 0.95;
+
+/// Dropped packets, for each heartbeat and connect, that show in what is measured.
+pub const PACKETS_DROPPED_SHARE: f64 = 0.001;
+
+/// A thread that is busy for this share of the time can do no more.
+pub const THREAD_BUSY_MAX: f64 = 0.9;
+
+/// Cores that are busy for this share of the time are used up.
+pub const CORES_BUSY_MAX: f64 = 0.92;
+
 /// Generators that share a plan.
 pub const PARTS_MAX: u32 = 4_096;
 

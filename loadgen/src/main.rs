@@ -39,7 +39,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::Cli;
+use crate::cli::Program;
 use crate::server::RefusedFlags;
 
 /// A bad command line.
@@ -48,8 +48,8 @@ const USAGE: u8 = 2;
 const NOT_RUN: u8 = 1;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Some(command) = &cli.command {
+    let Program { command, run: cli } = Program::parse();
+    if let Some(command) = command {
         return command.run().map_or_else(|error| complain(&error, USAGE), ExitCode::from);
     }
     if let Err(error) = cli.check() {

@@ -18,6 +18,7 @@ use crate::cli::Cli;
 use crate::conductor::{Conductor, WorkerFailed};
 use crate::crew::Crew;
 use crate::hdr::HdrLog;
+use crate::host::cores::{self, HostSection};
 use crate::host::kernel::{self, KernelSample};
 use crate::host::process::{self, ProcessSample};
 use crate::limits;
@@ -48,6 +49,8 @@ pub struct Steady {
     pub generator: ProcessSample,
     /// The kernel at its end.
     pub kernel: KernelSample,
+    /// Who used the cores in it, and what the host had left at its end.
+    pub host: HostSection,
     /// Connections that were open at its end.
     pub open: u64,
 }
@@ -61,6 +64,8 @@ pub struct Baseline {
     pub generator: ProcessSample,
     /// The kernel.
     pub kernel: KernelSample,
+    /// Processes that it has killed for want of memory.
+    pub oom_kills: Option<u64>,
 }
 
 /// Runs what `cli` describes.
@@ -90,6 +95,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
         server: server_pid.and_then(process::sample),
         generator,
         kernel: kernel::sample(),
+        oom_kills: cores::oom_kills(),
     };
 
     let admin = admin_address.map(|address| Admin::start(address, Arc::clone(&task)));
@@ -205,7 +211,11 @@ fn card(
     }
 }
 
-fn watch_for_interrupts() -> Result<Arc<AtomicBool>> {
+/// A flag that is set when this program is told to end.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn watch_for_interrupts() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The way to the end is bounded, and our server must not be left behind: no second signal

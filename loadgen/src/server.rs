@@ -197,13 +197,18 @@ fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// What a server is started for: a tenth more than wanted, for clients whose source address was
+/// taken knock twice.
+pub fn connections_max(clients: u32) -> u64 {
+    u64::from(clients) + u64::from(clients) / 10 + 100
+}
+
 /// The flags of the server; those in `--server-args` take the place of ours.
 fn arguments(cli: &Cli, is_view: bool) -> Result<Vec<String>> {
     let extra: Vec<String> =
         cli.server_args.as_deref().unwrap_or("").split_whitespace().map(str::to_owned).collect();
     let millis = |duration: Duration| format!("{}ms", duration.as_millis());
-    // A tenth more than wanted: clients whose source address was taken knock twice.
-    let most = u64::from(cli.connections) + u64::from(cli.connections) / 10 + 100;
+    let most = connections_max(cli.connections);
     let admin = if is_view || Scenario::needs_admin(&cli.at) { "127.0.0.1:0" } else { "off" };
     let ours = [
         ("--listen", Some(format!("{}://127.0.0.1:0", cli.spoken().scheme()))),

@@ -145,6 +145,12 @@ impl Slo {
     }
 }
 
+/// What the value of an expression is counted in by the report: `us`, `ms`, `s` or `bytes`.
+pub fn unit_of(expression: &str, report: &Value) -> Option<&'static str> {
+    let slo = parse(expression).ok()?;
+    Some(find(report, &slo.path)?.unit?.0.trim_start_matches('_'))
+}
+
 impl fmt::Display for Slo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -1,6 +1,7 @@
 //! What `loadgen` does besides loading a server: one module for each subcommand.
 
 pub mod diff;
+pub mod find_capacity;
 pub mod merge;
 
 use anyhow::Result;
@@ -10,6 +11,7 @@ use clap::Subcommand;
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     Diff(diff::Diff),
+    FindCapacity(Box<find_capacity::FindCapacity>),
     Merge(merge::Merge),
 }
 
@@ -21,6 +23,7 @@ impl Command {
     pub fn run(&self) -> Result<u8> {
         match self {
             Command::Diff(diff) => diff.run(),
+            Command::FindCapacity(find) => find.run(),
             Command::Merge(merge) => merge.run(),
         }
     }

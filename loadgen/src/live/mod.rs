@@ -64,7 +64,7 @@ impl Live {
     /// Lines, until a view is opened.
     pub fn new(cli: &Cli) -> Live {
         Live {
-            lines: Lines::new(u64::from(cli.connections)),
+            lines: Lines::new(u64::from(cli.own_connections())),
             log: Log::default(),
             fits: !cli.no_live && terminal::is_fit(),
             shown: None,

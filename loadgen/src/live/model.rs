@@ -290,7 +290,7 @@ impl Model {
         let grown = |of: Option<ProcessSample>, idle: Option<ProcessSample>| {
             of.zip(idle).map_or(0, |(now, then)| now.rss_bytes.saturating_sub(then.rss_bytes))
         };
-        let Baseline { server, generator, kernel } = &self.card.baseline;
+        let Baseline { server, generator, kernel, .. } = &self.card.baseline;
         let user = grown(look.seen.server, *server) + grown(look.seen.generator, Some(*generator));
         kernel::section(kernel, &now, &now, look.snapshot.open(), user)
     }

@@ -13,6 +13,7 @@ use super::{
     Requested, ServerSection, Times, VERSION, events, histograms, laws, verdict,
 };
 use crate::cli::Cli;
+use crate::host::cores::{self, HostSection};
 use crate::host::kernel::{self, KernelSample};
 use crate::limits;
 use crate::run::{Baseline, Steady};
@@ -121,6 +122,7 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
         data: events::data(evidence),
         server: server(evidence, last_words),
         generator: generator(evidence),
+        host: host(evidence),
         kernel: kernel(evidence),
         laws,
         rtt_distribution: stats.rtt.distribution(),
@@ -288,6 +290,7 @@ fn server(evidence: &Evidence<'_>, last_words: Option<&Final>) -> ServerSection 
     let idle = baseline.server.map(|sample| sample.rss_bytes);
     let mut section = ServerSection {
         pid: evidence.server_pid,
+        died: evidence.server_died.map(|status| status.to_string()),
         rss_idle_bytes: idle,
         sweep: counters.get("sweep").cloned().unwrap_or(Value::Null),
         counters,
@@ -341,6 +344,14 @@ fn kernel(evidence: &Evidence<'_>) -> kernel::KernelSection {
     let server = server.map_or(0, |(now, then)| now.rss_bytes.saturating_sub(then.rss_bytes));
     let own = steady.generator.rss_bytes.saturating_sub(baseline.generator.rss_bytes);
     kernel::section(&baseline.kernel, &steady.kernel, kernel_end, stats.opened, server + own)
+}
+
+fn host(evidence: &Evidence<'_>) -> HostSection {
+    let before = evidence.baseline.oom_kills;
+    HostSection {
+        oom_kills: cores::oom_kills().zip(before).map(|(now, then)| now.saturating_sub(then)),
+        ..evidence.steady.map(|steady| steady.host).unwrap_or_default()
+    }
 }
 
 /// Late sends, whoever kept us from sending: the server's figures would be wrong by as much.

@@ -22,9 +22,10 @@ use serde_json::Value;
 pub use self::build::{Evidence, build, command};
 pub use self::events::{Data, EventSection, Push, Reconnect, Slow};
 pub use self::histograms::Histograms;
-pub use self::html::html;
+pub use self::html::{escape, html, page, table};
 pub use self::merge::{RttOverTime, merge};
 use self::text::summary;
+use crate::host::cores::HostSection;
 use crate::host::kernel::KernelSection;
 use crate::latency::{LatencySummary, PercentileUs};
 use crate::part::Part;
@@ -140,6 +141,7 @@ pub struct Report {
     pub data: Data,
     pub server: ServerSection,
     pub generator: GeneratorSection,
+    pub host: HostSection,
     pub kernel: KernelSection,
     /// What must be equal, here and on the server.
     pub laws: Vec<Law>,
@@ -332,6 +334,8 @@ pub struct Lateness {
 #[serde(default)]
 pub struct ServerSection {
     pub pid: Option<u32>,
+    /// How it ended, if it did so during the run.
+    pub died: Option<String>,
     pub cpu_s: Option<f64>,
     /// CPU seconds in a second.
     pub cpu_cores: Option<f64>,

@@ -164,7 +164,10 @@ fn look(address: SocketAddr, answers: &mut [Answer]) {
     }
 }
 
-/// Asks one thing; a good answer's body.
+/// One request of the control plane; the body of the answer.
+///
+/// # Errors
+/// If there is none, or it tells of a failure.
 pub fn request(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
     let what = || format!("{method} {path} on {address}");
     let patience = limits::ADMIN_PATIENCE;

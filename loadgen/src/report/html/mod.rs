@@ -6,6 +6,7 @@ mod tables;
 use std::fmt::Write as _;
 
 use self::plot::{Across, Line, Plot, Scale, figure, nines};
+pub use self::tables::table;
 use self::tables::{cost, environment, events, generators, laws, ledger, requested};
 use super::Report;
 use crate::units::grouped;
@@ -16,14 +17,7 @@ const STYLE: &str = include_str!("style.css");
 pub fn html(report: &Report) -> String {
     let title =
         format!("{}: {} connections", report.verdict, grouped(report.connections.requested));
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" \
-         content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
-        escape(&title)
-    );
+    let mut out = String::new();
     head(report, &mut out);
     out += &requested(report);
     let _ = write!(out, "<h2>Over time</h2>\n<div class=\"plots\">\n{}</div>\n", plots(report));
@@ -33,8 +27,19 @@ pub fn html(report: &Report) -> String {
     for section in [events, generators, ledger, cost, laws, environment] {
         out += &section(report);
     }
-    out += "</body>\n</html>\n";
-    out
+    page(&title, &out)
+}
+
+/// A page of this style around a body.
+pub fn page(title: &str, body: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" \
+         content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
+        escape(title)
+    )
 }
 
 /// The verdict, why it is not better, and the figures that people ask for first.
@@ -204,7 +209,7 @@ fn distribution(report: &Report) -> String {
 }
 
 /// Text that may hold anything.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

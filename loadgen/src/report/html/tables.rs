@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::units::grouped;
 
 /// A table of texts; the first row is its head.
-fn table(title: &str, head: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(title: &str, head: &[&str], rows: &[Vec<String>]) -> String {
     let mut out = String::new();
     if !title.is_empty() {
         let _ = writeln!(out, "<h2>{title}</h2>");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::host::cores::HostSection;
 use crate::host::kernel::KernelSection;
 use crate::report::{Environment, Report};
 
@@ -89,6 +90,29 @@ pub fn kernel(parts: &[Report]) -> KernelSection {
         memory_pressures: sum(&namespaces, |kernel| kernel.memory_pressures),
         softnet_drops: sum(&hosts, |kernel| kernel.softnet_drops),
         softnet_squeezed: sum(&hosts, |kernel| kernel.softnet_squeezed),
+    }
+}
+
+/// The host that was nearest to its end, figure by figure.
+pub fn host(parts: &[Report]) -> HostSection {
+    let most = |pick: fn(&HostSection) -> Option<f64>| {
+        parts.iter().filter_map(|part| pick(&part.host)).reduce(f64::max)
+    };
+    let server = parts.iter().map(|part| &part.host).find(|host| host.server_descriptors.is_some());
+    HostSection {
+        cpu_busy: most(|host| host.cpu_busy),
+        cpu_busiest_core: most(|host| host.cpu_busiest_core),
+        cpu_stolen: most(|host| host.cpu_stolen),
+        server_busiest_thread: most(|host| host.server_busiest_thread),
+        generator_busiest_thread: most(|host| host.generator_busiest_thread),
+        server_thread_wanted: most(|host| host.server_thread_wanted),
+        generator_thread_wanted: most(|host| host.generator_thread_wanted),
+        server_descriptors: server.and_then(|host| host.server_descriptors),
+        server_descriptors_max: server.and_then(|host| host.server_descriptors_max),
+        memory_available_bytes: {
+            parts.iter().filter_map(|part| part.host.memory_available_bytes).min()
+        },
+        oom_kills: parts.iter().filter_map(|part| part.host.oom_kills).max(),
     }
 }
 

@@ -59,6 +59,7 @@ pub fn merge(
         data: sections::data(parts),
         server: sections::server(parts),
         generator: sections::generator(parts, &histograms),
+        host: hosts::host(parts),
         kernel: hosts::kernel(parts),
         rtt_distribution: histograms.rtt.distribution(),
         series: series::merge(parts, rtt),

@@ -1,8 +1,8 @@
 //! The events of a run: the planned ones in the order of their times, and behind them those that
 //! are ordered by hand while it goes on.
 //!
-//! Invariant: an event keeps its number, and nothing that was there is changed, so that workers read
-//! without a lock while another thread adds. There are never more than [`EVENTS_MAX`].
+//! Invariant: an event keeps its number, and nothing that was there is changed, so that workers
+//! read without a lock while another thread adds. There are never more than [`EVENTS_MAX`].
 
 use std::sync::OnceLock;
 

@@ -172,7 +172,8 @@ serve_args! {
     /// Expire nobody: for debugging a client that stands at a breakpoint
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     no_expiry: Option<bool>,
-    /// Log heartbeats too; other messages are logged at level debug (RUST_LOG=debug)
+    /// Log heartbeats too, 100 a second at most; other messages are logged at level debug
+    /// (RUST_LOG=debug)
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     log_heartbeats: Option<bool>,
     /// A larger frame, or WebSocket message, is refused from its header; TCP's length field ends at

@@ -47,6 +47,7 @@ pub mod limits;
 pub mod logging;
 #[forbid(unsafe_code)]
 pub mod mutants;
+#[forbid(unsafe_code)]
 pub mod outgoing;
 #[forbid(unsafe_code)]
 pub mod protocol;

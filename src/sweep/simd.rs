@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     /// An interpreter has no time for all blocks.
-    const STRIDE: usize = if cfg!(miri) { 113 * BLOCK_LANES } else { BLOCK_LANES };
+    const STRIDE: usize = if cfg!(miri) { 419 * BLOCK_LANES } else { BLOCK_LANES };
 
     const EDGES: &[u16] = &[0, 1, 2, 3, 4, 100, 0x7ffe, 0x7fff, 0x8000, 0x8001, 65_533, 65_535];
 

@@ -10,8 +10,11 @@ use heartwheel::sweep::{AnySweeper, BlockWheel, Strategy, Vectors};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
+/// An interpreter has no time for all.
+const CASES: u32 = if cfg!(miri) { 3 } else { 300 };
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, ..ProptestConfig::default() })]
 
     #[test]
     fn every_strategy_does_as_the_oracle_says(

@@ -12,8 +12,8 @@ use socket2::{Domain, Socket, Type};
 use crate::account::Account;
 use crate::pace::Pace;
 
-/// How long the last answers are waited for.
-const LAST_ANSWERS: Duration = Duration::from_secs(8);
+/// How long the last answers are waited for: a SYN is sent again after 1, 3, 7 and 15 s.
+const LAST_ANSWERS: Duration = Duration::from_secs(17);
 /// Of one who does not read.
 const SMALL_BUFFER_BYTES: usize = 4_096;
 const EVENTS_AT_ONCE: usize = 1_024;

@@ -41,13 +41,16 @@ class Scenario:
     trouble: Callable
     # Whether it was kept, and what was measured.
     kept: Callable
-    # Of the attacker, a second: if the p99 of the others is more than doubled, the next is tried.
+    # Of the attacker, a second: if the p99 of the others is more than doubled, or newcomers wait too
+    # long, the next is tried.
     rates: tuple = (None,)
     flags: tuple = ()
     times: Times = Times()
     steady_s: float = STEADY_S
     # The network and the server are whole, so that the others must feel nothing.
     whole: bool = True
+    # Newcomers that come meanwhile are let in within so many seconds.
+    newcomers_s: float = 0
     # The server is killed: connections are lost, and come back.
     lossy: bool = False
     connect_rate: str = "20k"
@@ -180,13 +183,27 @@ def judge(found, faults_of_server):
                   (report["heartbeats"]["missing"], "heartbeats without an answer"))
         outcome.faults += [f"{count:,} {what}" for count, what in counts if count]
         outcome.faults += report["reasons"]
+    if one.newcomers_s:
+        served, text = newcomers(found.account["newcomers"], one.newcomers_s)
+        outcome.measured += ", " + text
+        if not served:
+            outcome.too_much = outcome.too_much or "newcomers waited too long"
     limit_us = P99_RATIO_MAX * base.p99_us if one.whole and base else math.inf
-    if found.stage.options.lax:
-        outcome.too_much = ""
-    elif p99_us > limit_us:
+    if p99_us > limit_us:
         ratio = p99_us / base.p99_us
         outcome.too_much = outcome.too_much or f"p99 {ratio:.1f} times that of the calm"
+    if found.stage.options.lax:
+        outcome.too_much = ""
     return outcome
+
+
+def newcomers(account, most_s):
+    """Whether all who came were answered in time, and how many were."""
+    slowest_ms = (account["answer_ms"] or {"max": math.inf})["max"]
+    tried = account["connected"] + account["failed"] + account["waiting"]
+    served = 0 < tried == account["answered"] and slowest_ms <= 1e3 * most_s
+    return served, (f"{account['answered']:,} of {tried:,} newcomers let in, within "
+                    f"{slowest_ms:,.0f} ms")
 
 
 def play(lab, one, options, rate, base):

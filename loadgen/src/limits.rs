@@ -156,7 +156,8 @@ pub const MEMORY_LEFT_MIN: f64 = 0.04;
 /// With more than this share of the pages at which `tcp_mem` sees pressure, there is pressure.
 pub const TCP_MEM_SHARE_MAX: f64 = 0.95;
 
-/// Dropped packets, for each heartbeat and connect, that show in what is measured.
+/// Dropped packets that were sent again, for each heartbeat and connect, that show in what is
+/// measured.
 pub const PACKETS_DROPPED_SHARE: f64 = 0.001;
 
 /// A thread that is busy for this share of the time can do no more.

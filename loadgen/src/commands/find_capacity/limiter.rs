@@ -296,7 +296,12 @@ mod tests {
                     "server": {"pid": null, "cpu_cores": null}, "host": {"cpu_busy": 0.97}}),
                 Limiter::GeneratorCpu,
             ),
-            (json!({"slo": rtt(), "kernel": {"softnet_drops": 500}}), Limiter::PacketBacklog),
+            (
+                json!({"slo": rtt(), "kernel": {"softnet_drops": 500, "retransmits": 400}}),
+                Limiter::PacketBacklog,
+            ),
+            // Packets of others: nothing had to be sent again here.
+            (json!({"slo": rtt(), "kernel": {"softnet_drops": 500}}), Limiter::Slo),
             (json!({"slo": rtt(), "kernel": {"memory_pressures": 1}}), Limiter::TcpMem),
             (json!({"slo": rtt(), "kernel": {"tcp_memory_pages": 1_990}}), Limiter::TcpMem),
             (json!({"slo": rtt(), "kernel": {"tcp_memory_pages": 900}}), Limiter::Slo),

@@ -149,13 +149,18 @@ pub fn little_left(facts: Facts<'_>, _: Stage) -> Vec<Suspect> {
     all
 }
 
-/// Packets that did not fit into the queue of a core.
+/// Packets that did not fit into the queue of a core. That count is the whole host's: if they were
+/// ours, segments were sent again.
 pub fn dropped_by_the_kernel(facts: Facts<'_>, _: Stage) -> Vec<Suspect> {
-    let drops = facts.count("kernel.softnet_drops");
+    let (drops, again) = (facts.count("kernel.softnet_drops"), facts.count("kernel.retransmits"));
     let messages = facts.count("heartbeats.sent") + facts.count("connections.requested");
-    let told = format!("{} packets were dropped (netdev_max_backlog)", grouped(drops));
-    let many = drops as f64 >= messages as f64 * PACKETS_DROPPED_SHARE;
-    match drops {
+    let told = format!(
+        "{} packets were dropped (netdev_max_backlog), {} segments were sent again",
+        grouped(drops),
+        grouped(again)
+    );
+    let many = drops.min(again) as f64 >= messages as f64 * PACKETS_DROPPED_SHARE;
+    match drops.min(again) {
         0 => Vec::new(),
         _ if many => vec![Suspect::strong(Limiter::PacketBacklog, told)],
         _ => vec![Suspect::weak(Limiter::PacketBacklog, told)],

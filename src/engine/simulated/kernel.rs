@@ -1,6 +1,7 @@
 //! What the simulated kernel keeps of each ring: queues, slots, buffers, listeners.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::outgoing::Outgoing;
 use crate::ring::{RingCounters, Tag};
@@ -90,6 +91,26 @@ pub(super) enum Whereabouts {
     Released,
 }
 
+/// A hash of tags, quick and the same in every run.
+#[derive(Debug, Default)]
+pub(super) struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, bits: u64) {
+        self.0 = (self.0 ^ bits).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// One ring.
 pub(super) struct RingState {
     pub(super) submissions: VecDeque<Sqe>,
@@ -103,10 +124,14 @@ pub(super) struct RingState {
     pub(super) slots: Vec<Slot>,
     pub(super) last_freed: Option<u32>,
     pub(super) buffers: Vec<Whereabouts>,
+    /// How many of them the engine holds.
+    pub(super) held: u32,
+    /// Some were given back since the last enter.
+    pub(super) has_released: bool,
     pub(super) signals_bell: bool,
     pub(super) listeners: Vec<Listening>,
     pub(super) counters: RingCounters,
-    pub(super) alive: BTreeSet<u64>,
+    pub(super) alive: HashSet<u64, BuildHasherDefault<TagHasher>>,
     /// When the engine last learnt that descriptors had run out.
     pub(super) exhausted_at: Option<Timestamp>,
 }
@@ -124,10 +149,12 @@ impl RingState {
             slots: (0..sizes.slots).map(|_| Slot::default()).collect(),
             last_freed: None,
             buffers: vec![Whereabouts::Free; usize::from(sizes.buffers)],
+            held: 0,
+            has_released: false,
             signals_bell: false,
             listeners: (0..2).map(|_| Listening::default()).collect(),
             counters: RingCounters::default(),
-            alive: BTreeSet::new(),
+            alive: HashSet::default(),
             exhausted_at: None,
         }
     }
@@ -140,10 +167,6 @@ impl RingState {
 
     pub(super) fn free_buffer_exists(&self) -> bool {
         self.buffers.contains(&Whereabouts::Free)
-    }
-
-    pub(super) fn held(&self) -> u32 {
-        self.buffers.iter().filter(|place| **place == Whereabouts::Held).count() as u32
     }
 
     /// The slot that the next accepted connection gets: often the one that was freed last.

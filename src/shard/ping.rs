@@ -50,6 +50,11 @@ impl<S: Sweeper, C> Shard<S, C> {
             session.last_activity = session.last_activity + late;
         }
         session.server_ping = ServerPing::Pending;
+        // Another of its deadlines may have passed meanwhile, and then no answer helps it.
+        if self.policy.due(session).0 <= now {
+            self.give_up(key, now);
+            return;
+        }
         let deadline = self.policy.deadline(session);
         self.sweeper.insert(key.index, deadline);
         self.flush(key, now);

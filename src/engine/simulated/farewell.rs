@@ -181,7 +181,7 @@ impl World {
         // Who was told by GOAWAY has a second to read it, unless he closes before.
         let lingers = client.protocol() == Protocol::Tcp
             && client.first_done
-            && !(is_busy || client.fin || client.reset);
+            && !(is_busy || client.fin || client.reset || client.kicked);
         let before = if lingers { GOODBYE_TIMEOUT } else { Duration::ZERO };
         let nanos = at.as_nanos().saturating_sub(before.as_nanos() as u64);
         self.wrong_turn(id, Timestamp::from_nanos(nanos))

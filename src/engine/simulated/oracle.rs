@@ -19,6 +19,9 @@ use crate::time::Timestamp;
 /// Turns of the loop that may pass after a deadline's tick before the session is given up.
 const LATE_TURNS_MAX: u32 = 2;
 
+/// Turns in which everything else was heard and a client who has sent something was not.
+const UNHEARD_TURNS_MAX: u32 = 3;
+
 /// What the engine's counters have to show.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
@@ -374,7 +377,7 @@ impl World {
             && !client.cut_off
             && !self.rules.is_harsh
         {
-            return told("though it is healthy");
+            return told(&format!("though it is healthy {client:?} {:?}", self.rules));
         }
         None
     }
@@ -433,8 +436,7 @@ impl World {
         }
         self.has_suspects = false;
         let begun = |due: Timestamp| tick.start(tick.deadline(due));
-        // With few buffers they are heard one after the other.
-        let unheard_turns_max = LATE_TURNS_MAX + 20 * self.sizes.clients as u32;
+        let unheard_turns_max = UNHEARD_TURNS_MAX;
         let now = self.now();
         for at in 0..self.live.len() {
             let id = self.live[at];
@@ -477,7 +479,10 @@ impl World {
                 return;
             }
             if client.late_turns > LATE_TURNS_MAX {
-                let told = format!("{:?}, {:?}, is late to be given up", id, client.behaviour);
+                let told = format!(
+                    "{:?}, {:?}, is late to be given up, {last:?}, stall {stall:?} {client:?} {:?}",
+                    id, client.behaviour, self.rules
+                );
                 self.violate(told);
             }
         }

@@ -340,7 +340,8 @@ impl Peer {
         for end in self.unanswered.iter_mut().filter(|end| **end > taken) {
             *end += length;
         }
-        for owed in self.owed_pushes.iter_mut().filter(|owed| owed.behind > taken) {
+        // It was queued before all pushes that are still waiting.
+        for owed in &mut self.owed_pushes {
             owed.behind += length;
         }
     }

@@ -141,10 +141,14 @@ impl World {
         self.pushes.shown += u64::from(!is_single);
         client.expect_first(bytes);
         client.questions.push_back((client.taken + bytes.len() as u64, Question::Push(id)));
-        client.deliveries.push_back(Delivery { id, written: false, acknowledged: false });
+        // A broadcast that takes its time may be forgotten before it has come to all.
+        if is_single || !is_answered || self.pushes.kept.contains(&id) {
+            client.deliveries.push_back(Delivery { id, written: false, acknowledged: false });
+        }
         if let Some(wrong) = wrong {
             let behaviour = client.behaviour;
-            self.violate(format!("{behaviour:?}, {peer}, is pushed {id} {wrong}"));
+            let info=format!("{:?} {:?}", self.pushes.active.get(&id), self.peers[peer]);
+            self.violate(format!("{behaviour:?}, {peer}, is pushed {id} {wrong} {info}"));
         }
         true
     }
@@ -326,13 +330,15 @@ impl World {
             let got = &push.got;
             push.due.retain(|peer, must| {
                 let client = &self.peers[*peer];
-                if got.contains(peer) || !client.is_live() {
+                // What waits for one who is parted from still goes out.
+                if got.contains(peer) || client.given_up_at.is_some() || client.place.is_none() {
                     return false;
                 }
                 if client.sends_in_flight > 0 {
                     return true;
                 }
-                if *must && client.is_exact() && !client.kicked && !self.stopping {
+                let is_sure = client.is_live() && client.is_exact() && !client.kicked;
+                if *must && is_sure && !self.stopping {
                     missed = Some((id, *peer));
                 }
                 false

@@ -149,9 +149,12 @@ impl World {
             let client = &self.peers[id];
             // Never more than one on its way, or its queue might run full.
             if !client.units.is_empty() || !client.expected.is_empty() {
-                let (frame, outcome) = self.control_frame(false);
-                if self.peers[id].unanswered.is_empty() {
-                    self.write(id, &frame, outcome);
+                match self.peers[id].unanswered.is_empty() {
+                    true => {
+                        let (frame, outcome) = self.control_frame(false);
+                        self.write(id, &frame, outcome);
+                    }
+                    false => self.pong_web_socket(id, b"still here"),
                 }
                 return self.interval(id);
             }

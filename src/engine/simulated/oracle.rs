@@ -377,7 +377,7 @@ impl World {
             && !client.cut_off
             && !self.rules.is_harsh
         {
-            return told(&format!("though it is healthy {client:?} {:?}", self.rules));
+            return told("though it is healthy");
         }
         None
     }
@@ -441,8 +441,8 @@ impl World {
         for at in 0..self.live.len() {
             let id = self.live[at];
             let client = &mut self.peers[id];
-            if client.blocked_since.is_some() {
-                // It can be noticed in the first turn after it has begun.
+            if is_new && client.blocked_since.is_some() {
+                // It can be noticed in the first sweep after it has begun.
                 client.block_noticed.get_or_insert(now);
             }
             let client = &self.peers[id];
@@ -480,8 +480,8 @@ impl World {
             }
             if client.late_turns > LATE_TURNS_MAX {
                 let told = format!(
-                    "{:?}, {:?}, is late to be given up, {last:?}, stall {stall:?} {client:?} {:?}",
-                    id, client.behaviour, self.rules
+                    "{id}, {:?}, is late to be given up: {last:?}, stalled {stall:?}",
+                    client.behaviour
                 );
                 self.violate(told);
             }

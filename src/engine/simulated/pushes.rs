@@ -147,8 +147,7 @@ impl World {
         }
         if let Some(wrong) = wrong {
             let behaviour = client.behaviour;
-            let info=format!("{:?} {:?}", self.pushes.active.get(&id), self.peers[peer]);
-            self.violate(format!("{behaviour:?}, {peer}, is pushed {id} {wrong} {info}"));
+            self.violate(format!("{behaviour:?}, {peer}, is pushed {id} {wrong}"));
         }
         true
     }

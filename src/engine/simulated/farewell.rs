@@ -138,6 +138,9 @@ impl World {
             text => self.wrong_dismissal(id, code, text),
         };
         let (now, turn_now) = (self.now(), self.turn_now);
+        if now.since(turn_now) >= GOODBYE_TIMEOUT {
+            self.exercise("good-bye after a pause within the turn");
+        }
         let client = &mut self.peers[id];
         client.farewell = true;
         client.parted = Some(Parted { at: now, lingers: !text.is_empty() });

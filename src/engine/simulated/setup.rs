@@ -117,7 +117,7 @@ pub(super) fn sizes(random: &mut Random) -> Sizes {
         slots: random.pick(&[6, 20, 60]),
         submission_entries: random.pick(&[4, 16, 256]),
         completion_entries,
-        buffers: random.pick(&[2, 4, 16, 64]),
+        buffers: random.pick(&[2, 2, 4, 16, 64]),
         buffer_bytes: random.pick(&[16, 64, 256]),
         clients: random.within(4, 60) as usize,
     }

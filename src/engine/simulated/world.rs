@@ -94,6 +94,7 @@ pub(super) struct World {
     pub(super) judged_tick: Option<Tick>,
     /// Somebody is to be looked at again in the next turn.
     pub(super) has_suspects: bool,
+    pause_again: bool,
     /// Memory for received bytes.
     spare: Vec<Vec<u8>>,
 }
@@ -134,6 +135,7 @@ impl World {
             unread: 0,
             judged_tick: None,
             has_suspects: false,
+            pause_again: false,
             spare: Vec::new(),
         }
     }
@@ -333,7 +335,9 @@ impl World {
     pub(super) fn enter(&mut self, ring: usize, wait: Wait) {
         self.rings[ring].counters.enters += 1;
         self.take_back_buffers(ring);
-        if self.strikes("the process was paused within a turn", self.rates.paused_within) {
+        let again = std::mem::take(&mut self.pause_again) && matches!(wait, Wait::No);
+        let rate = if again { 1_000 } else { self.rates.paused_within };
+        if self.strikes("the process was paused within a turn", rate) {
             self.pause();
         }
         let slow = self.strikes("slow turn", self.rates.slow);
@@ -388,6 +392,8 @@ impl World {
         }
         if self.strikes("the process was paused", self.rates.paused) {
             self.pause();
+            // A machine that stands still does so again before the turn has ended.
+            self.pause_again = self.random.chance(500);
         }
     }
 

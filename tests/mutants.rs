@@ -58,17 +58,3 @@ fn without_a_planted_bug_the_same_seeds_pass() {
         }
     }
 }
-
-#[test]
-fn zz_probe() {
-    for mutant in [Mutant::StarvedLast, Mutant::OldGoodbye] {
-        plant(Some(mutant));
-        for seed in 1..200 {
-            if let Err(v) = simulate(seed, Duration::from_secs(10)) {
-                println!("{mutant:?} {seed} {}", v.what);
-                break;
-            }
-        }
-        plant(None);
-    }
-}

@@ -13,6 +13,7 @@ mod client;
 mod farewell;
 mod fate;
 mod kernel;
+mod lateness;
 mod operations;
 mod oracle;
 mod peer;

@@ -7,7 +7,6 @@
 
 use super::output::queue_message;
 use super::{CloseReason, Effect, Shard, websocket};
-use crate::mutants::{Mutant, is};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::protocol::websocket::close_code;
@@ -91,7 +90,7 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     /// Hears a session no more: what is on its way to it still goes out, and then it is closed.
     pub(super) fn part(&mut self, key: SessionKey, reason: CloseReason, now: Timestamp) {
-        let now = if is(Mutant::OldGoodbye) { now } else { self.present(now) };
+        let now = self.present(now);
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.phase = Phase::Flushing;
         session.parting = reason;

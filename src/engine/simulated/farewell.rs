@@ -138,7 +138,8 @@ impl World {
             text => self.wrong_dismissal(id, code, text),
         };
         let (now, turn_now) = (self.now(), self.turn_now);
-        if now.since(turn_now) >= GOODBYE_TIMEOUT {
+        let by_sweep = text.is_empty() && !self.peers[id].kicked;
+        if by_sweep && now.since(turn_now) >= GOODBYE_TIMEOUT {
             self.exercise("good-bye after a pause within the turn");
         }
         let client = &mut self.peers[id];

@@ -119,6 +119,8 @@ pub(super) struct RingState {
     pub(super) completions_max: usize,
     pub(super) overflow: VecDeque<Cqe>,
     pub(super) ready: Vec<Source>,
+    /// So many of them were left over, and come first.
+    pub(super) left_over: usize,
     /// The flag that something is deferred was not taken back.
     pub(super) stale_flag: bool,
     pub(super) slots: Vec<Slot>,
@@ -145,6 +147,7 @@ impl RingState {
             completions_max: sizes.completion_entries,
             overflow: VecDeque::new(),
             ready: Vec::new(),
+            left_over: 0,
             stale_flag: false,
             slots: (0..sizes.slots).map(|_| Slot::default()).collect(),
             last_freed: None,

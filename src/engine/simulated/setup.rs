@@ -154,11 +154,12 @@ pub(super) fn rules(random: &mut Random, sizes: &Sizes) -> Rules {
 pub(super) fn rates(random: &mut Random, rules: &Rules, chaos: Duration) -> Rates {
     // A long world may have calm times, and is to see heartbeats above all.
     let is_long = chaos >= LONG;
+    let late = random.pick(&[0, 100, 300, 600]);
     let mut rate = |most: u64| random.pick(&[0, 0, 1, 2]) * random_part(most);
     Rates {
         multishot_ends: rate(200),
         accept_fails: rate(100),
-        late: rate(400),
+        late,
         late_us_max: 200_000,
         short_send: rate(400),
         partial_read: rate(300),
@@ -166,8 +167,8 @@ pub(super) fn rates(random: &mut Random, rules: &Rules, chaos: Duration) -> Rate
         stale_flag: rate(300),
         interrupted: rate(200),
         slow: rate(100),
-        paused: rate(10),
-        paused_within: rate(4),
+        paused: rate(30),
+        paused_within: rate(8),
         pause_ms_max: rules.idle_timeout.as_millis() as u64 * 3,
         healthy: 500,
         reconnect: rate(100),

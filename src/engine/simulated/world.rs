@@ -24,7 +24,7 @@ pub(super) const MAIN: usize = 0;
 const SLOW_US_MAX: u64 = 50_000;
 
 /// What happens at a time of its own.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
     /// A client does the next thing that it does.
     Act(usize),
@@ -393,7 +393,7 @@ impl World {
         if self.strikes("the process was paused", self.rates.paused) {
             self.pause();
             // A machine that stands still does so again before the turn has ended.
-            self.pause_again = self.random.chance(500);
+            self.pause_again = self.random.chance(800);
         }
     }
 
@@ -411,17 +411,24 @@ impl World {
         }
     }
 
-    /// Does deferred work, in any order; work that comes up meanwhile is left for the next time.
+    /// Does deferred work, in any order but that what was left over comes first; work that comes up
+    /// meanwhile is left for the next time.
     fn run_ready(&mut self, ring: usize, limit: usize) {
-        for _ in 0..limit.min(self.rings[ring].ready.len()) {
-            let count = self.rings[ring].ready.len();
+        let begun_with = self.rings[ring].ready.len();
+        let limit = limit.min(begun_with);
+        for _ in 0..limit {
+            let state = &mut self.rings[ring];
+            let (count, left_over) = (state.ready.len(), state.left_over);
             if count == 0 {
                 break;
             }
-            let picked = self.random.below(count);
-            let source = self.rings[ring].ready.swap_remove(picked);
+            state.left_over = left_over.saturating_sub(1);
+            let among = if left_over > 0 { left_over.min(count) } else { count };
+            let picked = self.random.below(among);
+            let source = self.rings[ring].ready.remove(picked);
             self.run_source(ring, source);
         }
+        self.rings[ring].left_over = begun_with - limit;
     }
 
     pub(super) fn submit_all(&mut self, ring: usize) {

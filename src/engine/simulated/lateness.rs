@@ -19,7 +19,8 @@ impl World {
     /// nothing: what is left over comes first then, so it is halved from turn to turn.
     fn unheard_turns_max(&self) -> u32 {
         let sources_max = self.sizes.slots + 3;
-        REARM_TURNS_MAX + sources_max.ilog2() + 1
+        let halvings = sources_max.ilog2() + 1;
+        REARM_TURNS_MAX + if self.rates.leave_work > 0 { halvings } else { 0 }
     }
 
     /// After a turn in which everything was heard: nobody who is due is still there.

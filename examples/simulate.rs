@@ -1,13 +1,16 @@
 //! Runs many seeds of the simulator and says what they have come to: `scripts/simulate` starts it.
 
-#![allow(clippy::print_stdout, reason = "a report is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is what it is for")]
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use heartwheel::engine::simulated::{Outcome, simulate};
+use heartwheel::engine::simulated::{Outcome, fitting_length, simulate};
 
 /// Simulates the server: the real loop, shard, codecs and sweepers, on a simulated kernel, among
 /// clients of every kind, in virtual time.
@@ -16,65 +19,137 @@ struct Arguments {
     /// How many seeds to run.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
-    /// How many simulated hours of faults, all seeds together.
+    /// How many simulated hours of faults, all seeds together: those with short ticks get less.
     #[arg(long, default_value_t = 100.0)]
     hours: f64,
+    /// How long each seed runs, instead of its share of the hours: to replay one.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    length: Option<Duration>,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
+    /// How many seeds to run at a time.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
     /// Go on after a seed that fails, and list them all.
     #[arg(long)]
     keep_going: bool,
 }
 
+/// How often a line of progress is printed.
+const PROGRESS_EVERY: Duration = Duration::from_secs(20);
+
+struct Run {
+    arguments: Arguments,
+    begun: Instant,
+    next: AtomicU64,
+    failed: AtomicBool,
+    account: Mutex<Account>,
+}
+
+#[derive(Default)]
+struct Account {
+    total: Outcome,
+    seeds: u64,
+    violations: u64,
+    told: Duration,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let seconds = arguments.hours * 3_600.0 / arguments.seeds.max(1) as f64;
-    let begun = Instant::now();
-    let mut total = Outcome::default();
-    let mut violations = 0;
-    let mut seeds = 0;
-    for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
-        seeds += 1;
-        match simulate(seed, Duration::from_secs_f64(seconds)) {
-            Ok(outcome) => add(&mut total, &outcome),
-            Err(violation) => {
-                violations += 1;
-                println!("seed {seed}: {violation}");
-                if !arguments.keep_going {
-                    break;
+    let run = Run {
+        begun: Instant::now(),
+        next: AtomicU64::new(0),
+        failed: AtomicBool::new(false),
+        account: Mutex::default(),
+        arguments,
+    };
+    thread::scope(|scope| {
+        for _ in 0..run.arguments.threads.max(1) {
+            scope.spawn(|| run.work());
+        }
+    });
+    run.report();
+    if run.failed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+impl Run {
+    /// Takes one seed after the other.
+    fn work(&self) {
+        let arguments = &self.arguments;
+        let mean_s = arguments.hours * 3_600.0 / arguments.seeds.max(1) as f64;
+        let mean = Duration::from_secs_f64(mean_s);
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let ended = self.failed.load(Ordering::Relaxed) && !arguments.keep_going;
+            if number >= arguments.seeds || ended {
+                return;
+            }
+            let seed = arguments.from + number;
+            let length = arguments.length.unwrap_or_else(|| fitting_length(seed, mean));
+            let outcome = simulate(seed, length);
+            let mut account = self.account.lock().expect("nobody panics with it");
+            account.seeds += 1;
+            match outcome {
+                Ok(outcome) => account.total.add(&outcome),
+                Err(violation) => {
+                    account.violations += 1;
+                    println!("seed {seed}: {violation}");
+                    self.failed.store(true, Ordering::Relaxed);
                 }
+            }
+            let elapsed = self.begun.elapsed();
+            if elapsed - account.told >= PROGRESS_EVERY {
+                account.told = elapsed;
+                progress(&account, elapsed);
             }
         }
     }
-    report(&total, seeds, violations, begun.elapsed());
-    if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
 
-fn add(total: &mut Outcome, outcome: &Outcome) {
-    total.simulated += outcome.simulated;
-    total.turns += outcome.turns;
-    total.heartbeats += outcome.heartbeats;
-    total.sessions += outcome.sessions;
-    total.expiries += outcome.expiries;
-    for (&name, count) in &outcome.faults {
-        *total.faults.entry(name).or_default() += count;
+    fn report(&self) {
+        let account = self.account.lock().expect("nobody panics with it");
+        let (total, took_s) = (&account.total, self.begun.elapsed().as_secs_f64());
+        let hours = total.simulated.as_secs_f64() / 3_600.0;
+        let faults = total.faults.values().sum::<u64>();
+        let rate = |count: f64| count / took_s / self.arguments.threads.max(1) as f64;
+        println!("seeds               {}", account.seeds);
+        println!("simulated hours     {hours:.1}");
+        println!("turns of the loop   {}", total.turns);
+        println!("sessions            {}", total.sessions);
+        println!("heartbeats          {}", total.heartbeats);
+        println!("expiries            {}", total.expiries);
+        println!("faults injected     {faults}");
+        by_count(&total.faults);
+        println!("reached             {}", total.exercised.len());
+        by_count(&total.exercised);
+        println!("took                {took_s:.1} s in {} threads", self.arguments.threads);
+        println!(
+            "a thread and second {:.2} simulated hours, {:.0} heartbeats, {:.0} faults",
+            rate(hours),
+            rate(total.heartbeats as f64),
+            rate(faults as f64)
+        );
+        let verdict = if account.violations == 0 { "PASS" } else { "FAIL" };
+        println!("verdict: {verdict}, {} violations", account.violations);
     }
 }
 
-fn report(total: &Outcome, seeds: u64, violations: u64, took: Duration) {
-    println!("seeds               {seeds}");
-    println!("simulated hours     {:.1}", total.simulated.as_secs_f64() / 3_600.0);
-    println!("turns of the loop   {}", total.turns);
-    println!("sessions            {}", total.sessions);
-    println!("heartbeats          {}", total.heartbeats);
-    println!("expiries            {}", total.expiries);
-    println!("faults injected     {}", total.faults.values().sum::<u64>());
-    let by_count: BTreeMap<_, _> = total.faults.iter().map(|(name, n)| ((n, name), n)).collect();
-    for ((_, name), count) in by_count.iter().rev() {
+fn progress(account: &Account, elapsed: Duration) {
+    let total = &account.total;
+    eprintln!(
+        "{:>5} s: {} seeds, {:.0} hours, {:.1} million heartbeats, {:.1} million faults, {} violations",
+        elapsed.as_secs(),
+        account.seeds,
+        total.simulated.as_secs_f64() / 3_600.0,
+        total.heartbeats as f64 / 1e6,
+        total.faults.values().sum::<u64>() as f64 / 1e6,
+        account.violations
+    );
+}
+
+fn by_count(counts: &BTreeMap<&'static str, u64>) {
+    let sorted: BTreeMap<_, _> = counts.iter().map(|(name, n)| ((n, name), n)).collect();
+    for ((_, name), count) in sorted.iter().rev() {
         println!("  {count:>12}  {name}");
     }
-    println!("took                {:.1} s", took.as_secs_f64());
-    let verdict = if violations == 0 { "PASS" } else { "FAIL" };
-    println!("verdict: {verdict}, {violations} violations");
 }

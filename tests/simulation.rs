@@ -6,10 +6,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use heartwheel::engine::simulated::{Violation, simulate};
+use heartwheel::engine::simulated::{Outcome, Violation, simulate};
 
 const SEEDS: u64 = 240;
 const CHAOS: Duration = Duration::from_secs(10);
+
+/// What the worlds have to reach, beside heartbeats and expiries.
+const REACHED: [&str; 20] = [
+    "push queued",
+    "push written",
+    "push acknowledged",
+    "receipt before the end of the send",
+    "stray receipt",
+    "push refused",
+    "push dropped, the queue was full",
+    "push dropped, the session was closed",
+    "broadcast",
+    "broadcast refused",
+    "account of a push forgotten",
+    "queue more than half full",
+    "terms of its own",
+    "asked for a sign of life",
+    "asked late",
+    "fragmented message",
+    "control frame within a message",
+    "half message",
+    "told by GOAWAY",
+    "sent away within a spread drain",
+];
 
 /// The one seed to run, if the environment names one.
 fn seed_wanted() -> Option<u64> {
@@ -58,18 +82,17 @@ fn a_seed_replays_to_the_byte() {
 }
 
 #[test]
-fn what_is_meant_to_go_wrong_does() {
-    let mut faults = std::collections::BTreeMap::<_, u64>::new();
-    let (mut heartbeats, mut expiries) = (0, 0);
-    for seed in 1..=30 {
+fn what_is_meant_to_go_wrong_does_and_all_is_reached() {
+    let mut total = Outcome::default();
+    for seed in 1..=40 {
         let outcome = simulate(seed, CHAOS).unwrap_or_else(|violation| panic!("{violation}"));
-        heartbeats += outcome.heartbeats;
-        expiries += outcome.expiries;
-        for (name, count) in outcome.faults {
-            *faults.entry(name).or_default() += count;
-        }
+        total.add(&outcome);
     }
+    let Outcome { heartbeats, expiries, faults, exercised, .. } = total;
     assert!(heartbeats > 1_000 && expiries > 100, "{heartbeats} heartbeats, {expiries} expiries");
+    for name in REACHED {
+        assert!(exercised.get(name).is_some_and(|count| *count > 0), "{name} was not reached");
+    }
     let expected = [
         "EMFILE",
         "ENFILE",
@@ -85,6 +108,7 @@ fn what_is_meant_to_go_wrong_does() {
         "send blocked",
         "stale flag",
         "the process was paused",
+        "the process was paused within a turn",
         "mass death",
         "mass connect",
         "partition",

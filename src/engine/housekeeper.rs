@@ -57,6 +57,7 @@ impl Housekeeper {
             return Progress::Done;
         }
         let begun = self.clock.now();
+        shard.note_present(begun);
         let length = self.tick.as_duration();
         let progress = if is(Mutant::OneTickEarly) {
             shard.advance(now + length)

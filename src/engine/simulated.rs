@@ -8,88 +8,42 @@
 //!
 //! What is modelled, and what is not, stands in `docs/decisions/0005-simulator.md`.
 
+mod account;
 mod client;
+mod farewell;
+mod fate;
 mod kernel;
+mod lateness;
 mod operations;
 mod oracle;
 mod peer;
+mod pushes;
 mod random;
 mod ring;
+mod setup;
 mod time;
+mod web_socket;
 mod world;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
+use self::farewell::Draining;
+use self::fate::Order;
 use self::random::Random;
 use self::ring::SimulatedRing;
+use self::setup::{Rates, Rules, Sizes, TICKS_MS, make_engine, rates, rules, sizes};
 use self::world::{Event, World};
 use super::uring::UringEngine;
-use super::{Arming, Command, EngineConfig, EngineError, MailSender, Status, Tuning, mailbox};
-use crate::limits::DRAIN_TIMEOUT;
-use crate::protocol::Protocol;
-use crate::shard::{Activity, Admission, Policy, Shard};
-use crate::socket::Listener;
+use super::{Command, EngineReport, MailSender};
+use crate::shard::{Law, PushAccount, PushMessage, PushRefused};
 use crate::sweep::{AnySweeper, Strategy};
-use crate::time::{Tick, TickLength, Timestamp};
-
-/// The sizes of a simulated server and of its world.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    rings: usize,
-    slots: u32,
-    submission_entries: usize,
-    completion_entries: usize,
-    buffers: u16,
-    buffer_bytes: u32,
-    clients: usize,
-}
-
-/// How often faults happen, in a thousand cases.
-#[derive(Clone, Copy, Debug)]
-struct Rates {
-    multishot_ends: u32,
-    accept_fails: u32,
-    late: u32,
-    late_us_max: u64,
-    short_send: u32,
-    partial_read: u32,
-    leave_work: u32,
-    stale_flag: u32,
-    interrupted: u32,
-    slow: u32,
-    paused: u32,
-    pause_ms_max: u64,
-    healthy: u32,
-    reconnect: u32,
-    come_back: u32,
-}
-
-/// What the oracle knows of the server's policy.
-#[derive(Clone, Copy, Debug)]
-struct Rules {
-    tick: TickLength,
-    idle_timeout: Duration,
-    heartbeat_interval: Duration,
-    hello_timeout: Duration,
-    frame_timeout: Duration,
-    stall_timeout: Duration,
-    frame_bytes_max: usize,
-    echo: bool,
-    expiry: bool,
-    activity: Activity,
-    /// The tables are so small that even the healthy may wait for a place for longer than the
-    /// server then waits for them.
-    is_harsh: bool,
-}
+use crate::time::Timestamp;
 
 /// What a run of one seed has come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,8 +60,28 @@ pub struct Outcome {
     pub expiries: u64,
     /// Faults that were injected, by name.
     pub faults: BTreeMap<&'static str, u64>,
+    /// How often the parts of the server that have to be reached were, by name.
+    pub exercised: BTreeMap<&'static str, u64>,
     /// A hash over everything that the engine was told and has asked for.
     pub trace: u64,
+}
+
+impl Outcome {
+    /// Adds another world's.
+    pub fn add(&mut self, other: &Outcome) {
+        self.simulated += other.simulated;
+        self.turns += other.turns;
+        self.heartbeats += other.heartbeats;
+        self.sessions += other.sessions;
+        self.expiries += other.expiries;
+        for (&name, count) in &other.faults {
+            *self.faults.entry(name).or_default() += count;
+        }
+        for (&name, count) in &other.exercised {
+            *self.exercised.entry(name).or_default() += count;
+        }
+        self.trace ^= other.trace;
+    }
 }
 
 /// The first thing that went wrong in a run.
@@ -115,13 +89,17 @@ pub struct Outcome {
 pub struct Violation {
     /// The seed that shows it again.
     pub seed: u64,
+    /// With so much time of faults.
+    pub chaos: Duration,
     /// What it is.
     pub what: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; replay it with HEARTWHEEL_SEED={}", self.what, self.seed)
+        let Violation { seed, chaos, what } = self;
+        let ms = chaos.as_millis();
+        write!(f, "{what}; replay it with scripts/simulate --seeds 1 --from {seed} --length {ms}ms")
     }
 }
 
@@ -130,6 +108,9 @@ impl std::error::Error for Violation {}
 /// How often the laws are looked at that need the gauges brought up to date.
 const LAWS_EVERY_TURNS: u64 = 64;
 
+/// How long worlds with each of [`TICKS_MS`] run, among each other.
+const LENGTHS: [f64; TICKS_MS.len()] = [1.0, 8.0, 40.0, 40.0];
+
 type Engine = UringEngine<AnySweeper, SimulatedRing>;
 
 /// Runs one seed: `chaos` of virtual time in which everything goes wrong, and then the rest.
@@ -137,43 +118,81 @@ type Engine = UringEngine<AnySweeper, SimulatedRing>;
 /// # Errors
 /// What the oracle found wrong first.
 pub fn simulate(seed: u64, chaos: Duration) -> Result<Outcome, Violation> {
-    Simulation::new(seed).run(chaos)
+    Simulation::new(seed, chaos).run()
+}
+
+/// How long to run a seed so that all take about as long, if they run for `mean` on the whole: a
+/// world with short ticks has many turns. In whole milliseconds.
+pub fn fitting_length(seed: u64, mean: Duration) -> Duration {
+    let mut random = Random::new(seed);
+    let sizes = sizes(&mut random);
+    let tick = rules(&mut random, &sizes).tick.as_duration();
+    let at = TICKS_MS.iter().position(|&ms| Duration::from_millis(ms) == tick).unwrap_or(0);
+    let share = LENGTHS[at] / LENGTHS.iter().sum::<f64>() * LENGTHS.len() as f64;
+    Duration::from_millis(mean.mul_f64(share).as_millis() as u64)
+}
+
+/// A question to the shard that it has not answered.
+struct Asked {
+    id: u64,
+    /// The only one whom the push is for.
+    peer: Option<usize>,
+    answer: oneshot::Receiver<Result<PushAccount, PushRefused>>,
 }
 
 struct Simulation {
     seed: u64,
+    chaos: Duration,
     world: Rc<RefCell<World>>,
     engine: Engine,
     mail: MailSender,
+    asked: VecDeque<Asked>,
+    drain: Option<oneshot::Receiver<u64>>,
     stops_in_chaos: bool,
+    drain_spread: Duration,
     busy_turns: u64,
     turns: u64,
 }
 
 impl Simulation {
-    fn new(seed: u64) -> Simulation {
+    fn new(seed: u64, chaos: Duration) -> Simulation {
         let mut random = Random::new(seed);
         let sizes = sizes(&mut random);
         let rules = rules(&mut random, &sizes);
-        let world =
-            Rc::new(RefCell::new(World::new(seed, sizes, rates(&mut random, &rules), rules)));
+        let rates = rates(&mut random, &rules, chaos);
+        let world = Rc::new(RefCell::new(World::new(seed, sizes, rates, rules)));
         let strategy = random.pick(Strategy::ALL);
-        let stops_in_chaos = random.chance(200);
+        let stops_in_chaos = random.chance(300);
+        let drain_spread = Duration::from_millis(random.pick(&[0, 0, 500, 3_000, 8_000]));
         let (engine, mail) = make_engine(&world, &mut random, strategy, &sizes, &rules)
             .unwrap_or_else(|error| panic!("seed {seed}: no engine: {error}"));
-        Simulation { seed, world, engine, mail, stops_in_chaos, busy_turns: 0, turns: 0 }
+        Simulation {
+            seed,
+            chaos,
+            world,
+            engine,
+            mail,
+            asked: VecDeque::new(),
+            drain: None,
+            stops_in_chaos,
+            drain_spread,
+            busy_turns: 0,
+            turns: 0,
+        }
     }
 
-    fn run(mut self, chaos: Duration) -> Result<Outcome, Violation> {
-        let end = Timestamp::ZERO + chaos;
+    fn run(mut self) -> Result<Outcome, Violation> {
+        let end = Timestamp::ZERO + self.chaos;
         self.engine.start();
         {
             let mut world = self.world.borrow_mut();
             world.schedule(Timestamp::from_nanos(1), Event::Fate);
         }
         self.turn_until(end)?;
+        self.judge_account()?;
         if !self.stops_in_chaos {
             self.calm()?;
+            self.judge_account()?;
         }
         self.stop()
     }
@@ -187,50 +206,120 @@ impl Simulation {
 
     /// One turn of the engine, and the oracle's opinion of it.
     fn turn(&mut self) -> Result<(), Violation> {
-        {
-            let mut world = self.world.borrow_mut();
-            world.turn_begins = true;
-            world.end_closes();
-            for key in std::mem::take(&mut world.kicks) {
-                self.mail.send(Command::Kick { key, reply: oneshot::channel().0 });
-                world.ring_bell();
-            }
-        }
+        self.send_orders();
         if let Err(error) = self.engine.turn() {
             return Err(self.violation(error.to_string()));
         }
-        // Bringing the whole account up to date costs more than the turn: now and then will do.
-        self.turns += 1;
-        let laws =
-            self.turns.is_multiple_of(LAWS_EVERY_TURNS).then(|| self.engine.publish().laws());
+        self.hear_answers();
         let mut world = self.world.borrow_mut();
-        for law in laws.into_iter().flatten().filter(|law| !law.holds) {
-            world.violate(format!("{law:?}"));
-        }
-        for (key, peer) in std::mem::take(&mut world.closes) {
+        let mut closes = std::mem::take(&mut world.closes);
+        for (key, peer) in closes.drain(..) {
             match self.engine.shard().session(key) {
                 Some(session) => world.judge_reason(peer, session.parting),
                 None => world.violate(format!("{key:?} is gone before its close has ended")),
             }
         }
+        world.closes = closes;
         world.judge_counters(self.engine.shard().counters());
-        let held: u32 = world.rings.iter().map(|ring| ring.held()).sum();
-        if held > 0 {
-            world.violate(format!("{held} buffers are held between turns"));
-        }
+        world.judge_push_counters(self.engine.shard().counters());
+        world.judge_buffers();
         let busy_turns = self.engine.counters().busy_turns;
         let heard_all = busy_turns == self.busy_turns;
         self.busy_turns = busy_turns;
         if heard_all {
             world.judge_lateness();
+            world.judge_broadcasts();
+            world.judge_notices();
         }
-        let found = world.violation.take();
         drop(world);
+        self.turns += 1;
+        // Bringing the whole account up to date costs more than the turn: now and then will do.
+        if self.turns.is_multiple_of(LAWS_EVERY_TURNS) {
+            return self.judge_account();
+        }
+        self.found()
+    }
+
+    /// What was found wrong.
+    fn found(&self) -> Result<(), Violation> {
+        let found = self.world.borrow_mut().violation.take();
         found.map_or(Ok(()), |what| Err(self.violation(what)))
     }
 
     fn violation(&self, what: String) -> Violation {
-        Violation { seed: self.seed, what }
+        Violation { seed: self.seed, chaos: self.chaos, what }
+    }
+
+    /// Tells the shard what an administrator wants.
+    fn send_orders(&mut self) {
+        let mut world = self.world.borrow_mut();
+        world.turn_begins = true;
+        world.end_closes();
+        let mut orders = std::mem::take(&mut world.orders);
+        for order in orders.drain(..) {
+            let (reply, answer) = oneshot::channel();
+            let command = match order {
+                Order::Kick(key) => Command::Kick { key, reply: oneshot::channel().0 },
+                Order::Push { id, peer, key, message } => {
+                    self.asked.push_back(Asked { id, peer: Some(peer), answer });
+                    Command::Push { key, message: push_message(id, &message), reply }
+                }
+                Order::Broadcast { id, spread, message } => {
+                    self.asked.push_back(Asked { id, peer: None, answer });
+                    Command::Broadcast { message: push_message(id, &message), spread, reply }
+                }
+            };
+            self.mail.send(command);
+            world.ring_bell();
+        }
+        world.orders = orders;
+    }
+
+    /// Has the oracle know what the shard has taken in this turn.
+    fn hear_answers(&mut self) {
+        let mut world = self.world.borrow_mut();
+        while let Some(Asked { id, peer, answer }) = self.asked.front_mut() {
+            let Ok(answer) = answer.try_recv() else { break };
+            let answer = answer.as_ref().map_err(|refused| *refused);
+            match *peer {
+                Some(peer) => world.push_answered(*id, peer, answer),
+                None => world.broadcast_answered(*id, answer),
+            }
+            self.asked.pop_front();
+        }
+        if self.drain.as_mut().is_some_and(|drain| drain.try_recv().is_ok()) {
+            let turn_now = world.turn_now;
+            if let Some(draining) = &mut world.draining {
+                draining.begun = draining.begun.max(turn_now);
+                draining.turns = Some(0);
+            }
+        }
+    }
+
+    /// The laws that need every gauge brought up to date.
+    fn judge_account(&mut self) -> Result<(), Violation> {
+        let report = self.engine.publish();
+        let shard = self.engine.shard();
+        let mut world = self.world.borrow_mut();
+        let mut laws = report.laws();
+        let counters = &report.counters;
+        laws.push(Law::new(
+            "heartbeats pending, counted anew",
+            counters.heartbeats_pending,
+            shard.count_pending(),
+        ));
+        laws.push(Law::new(
+            "send queue bytes, counted anew",
+            counters.send_queue_bytes,
+            shard.count_queued_bytes(),
+        ));
+        laws.extend(world.laws(&report));
+        for law in laws.iter().filter(|law| !law.holds) {
+            world.violate(format!("{law:?}"));
+        }
+        world.judge_queues(shard);
+        drop(world);
+        self.found()
     }
 
     /// No more faults: whoever does not behave dies out, and the healthy are all there.
@@ -238,76 +327,60 @@ impl Simulation {
         let end = {
             let mut world = self.world.borrow_mut();
             world.chaos = false;
-            let ids = world.live.clone();
-            for id in ids {
+            for at in 0..world.live.len() {
+                let id = world.live[at];
                 let client = &mut world.peers[id];
                 client.dead |= !client.behaviour.is_healthy();
             }
             world.forget_dead_who_wait();
             let rules = world.rules;
-            let longest = rules.idle_timeout.max(rules.hello_timeout).max(rules.frame_timeout);
+            let longest =
+                rules.idle_timeout_max().max(rules.hello_timeout).max(rules.frame_timeout);
             let patience = longest + rules.stall_timeout + rules.tick.as_duration() * 4;
             // The last partition may still last.
             world.now().max(world.partition_until) + patience + Duration::from_secs(5)
         };
         self.turn_until(end)?;
         let report = self.engine.publish();
-        let mut world = self.world.borrow_mut();
-        let rules = world.rules;
-        let all = world.live.iter().copied();
-        let connected: Vec<_> = all.filter(|&id| world.peers[id].place.is_some()).collect();
-        let dead = connected.iter().filter(|&&id| world.peers[id].dead).count();
-        let (open, counted) = (connected.len() as u64, report.counters.open);
-        if world.anybody_waits() {
-            world.violate("somebody waits to be accepted, and there is room".to_owned());
-        }
-        if open != counted {
-            world.violate(format!("{open} clients are connected, and {counted} sessions open"));
-        }
-        if dead > 0 && rules.expiry {
-            world.violate(format!("{dead} dead clients are still there"));
-        }
-        let waiting = world.live.iter().filter(|&&id| world.waits_for_reply(id)).count();
-        if waiting > 0 {
-            world.violate(format!("{waiting} clients have waited long for their replies"));
-        }
-        let found = world.violation.take();
-        drop(world);
-        found.map_or(Ok(()), |what| Err(self.violation(what)))
+        self.world.borrow_mut().judge_calm(report.counters.open);
+        self.found()
     }
 
-    /// The server is told to stop: everybody goes, in good time.
+    /// The server is told to stop: everybody goes, in good time, whatever else happens meanwhile.
     fn stop(mut self) -> Result<Outcome, Violation> {
-        let (spread, timeout) = (Duration::ZERO, DRAIN_TIMEOUT);
-        self.mail.send(Command::Drain { spread, timeout, reply: None });
-        let overdue = {
+        let spread = self.drain_spread;
+        let (reply, answer) = oneshot::channel();
+        let (begun, patience) = {
             let mut world = self.world.borrow_mut();
+            let begun = world.now();
             world.stopping = true;
-            world.chaos = false;
+            world.draining = Some(Draining { spread, begun, turns: None });
+            world.chaos &= !spread.is_zero();
+            // Pauses would have to be added to the time that it may take.
+            (world.rates.paused, world.rates.paused_within) = (0, 0);
             world.ring_bell();
-            world.now() + DRAIN_TIMEOUT
+            let rules = world.rules;
+            let last = rules.stall_timeout + rules.tick.as_duration() * 2;
+            (begun, spread + last + Duration::from_secs(10))
         };
+        let timeout = patience + Duration::from_secs(30);
+        self.mail.send(Command::Drain { spread, timeout, reply: Some(reply) });
+        self.drain = Some(answer);
         while !self.engine.finished() {
             self.turn()?;
-            if self.world.borrow().now() > overdue + Duration::from_secs(1) {
+            let mut world = self.world.borrow_mut();
+            let elapsed = world.now().since(begun);
+            world.chaos &= elapsed < spread;
+            if elapsed > patience {
+                drop(world);
                 return Err(self.violation("the stop is not obeyed".to_owned()));
             }
         }
+        self.judge_account()?;
         let report = self.engine.publish();
         let world = self.world.borrow();
-        let ring = report.ring;
-        let left = [
-            ("sessions in the table", report.counters.table_entries),
-            ("sessions open", report.counters.open),
-            ("buffers astray", world.buffers_astray() as u64),
-            ("turns past the stop's timeout", u64::from(world.now() >= overdue)),
-            (
-                "operations of which nobody knows",
-                (ring.submissions - ring.terminal_completions).abs_diff(world.in_flight()),
-            ),
-        ];
-        if let Some((what, count)) = left.into_iter().find(|(_, count)| *count > 0) {
-            return Err(self.violation(format!("after the stop: {what}: {count}")));
+        if let Some(wrong) = what_is_left(&report, &world) {
+            return Err(self.violation(format!("after the stop: {wrong}")));
         }
         Ok(Outcome {
             simulated: world.now().since(Timestamp::ZERO),
@@ -316,123 +389,27 @@ impl Simulation {
             sessions: report.counters.opened,
             expiries: world.tally.expiries,
             faults: world.faults.clone(),
+            exercised: world.exercised.clone(),
             trace: world.trace,
         })
     }
 }
 
-fn sizes(random: &mut Random) -> Sizes {
-    let completion_entries = random.pick(&[8, 16, 64, 512]);
-    Sizes {
-        rings: random.within(1, 3) as usize,
-        slots: random.pick(&[6, 20, 60]),
-        submission_entries: random.pick(&[4, 16, 256]),
-        completion_entries,
-        buffers: random.pick(&[2, 4, 16, 64]),
-        buffer_bytes: random.pick(&[16, 64, 256]),
-        clients: random.within(4, 60) as usize,
-    }
+/// What ought not to be there any more when the engine has ended.
+fn what_is_left(report: &EngineReport, world: &World) -> Option<String> {
+    let counters = &report.counters;
+    let left = [
+        ("sessions in the table", counters.table_entries),
+        ("sessions open", counters.open),
+        ("pushes pending", counters.pushes_pending),
+        ("heartbeats pending", counters.heartbeats_pending),
+        ("bytes in queues", counters.send_queue_bytes),
+        ("buffers astray", world.buffers_astray() as u64),
+    ];
+    let (what, count) = left.into_iter().find(|(_, count)| *count > 0)?;
+    Some(format!("{what}: {count}"))
 }
 
-fn rules(random: &mut Random, sizes: &Sizes) -> Rules {
-    let tick_ms = random.pick(&[1, 10, 100, 1_000]);
-    let idle_timeout_ms = random.pick(&[2_000, 5_000, 30_000]);
-    let ms = Duration::from_millis;
-    Rules {
-        tick: TickLength::new(ms(tick_ms)),
-        idle_timeout: ms(idle_timeout_ms),
-        heartbeat_interval: ms(idle_timeout_ms / 3),
-        hello_timeout: ms(random.within(1_000, 10_000)),
-        frame_timeout: ms(random.within(500, 10_000)),
-        stall_timeout: ms(random.within(1_000, 15_000)),
-        frame_bytes_max: random.pick(&[300, 2_000]),
-        echo: random.chance(500),
-        expiry: random.chance(950),
-        activity: random.pick(&[Activity::Receive, Activity::Any]),
-        is_harsh: sizes.slots as usize * sizes.rings < sizes.clients * 2,
-    }
-}
-
-/// Some seeds have hardly any faults, some many of one kind.
-fn rates(random: &mut Random, rules: &Rules) -> Rates {
-    let mut rate = |most: u64| random.pick(&[0, 0, 1, 2]) * random_part(most);
-    Rates {
-        multishot_ends: rate(200),
-        accept_fails: rate(100),
-        late: rate(400),
-        late_us_max: 200_000,
-        short_send: rate(400),
-        partial_read: rate(300),
-        leave_work: rate(500),
-        stale_flag: rate(300),
-        interrupted: rate(200),
-        slow: rate(100),
-        paused: rate(10),
-        pause_ms_max: rules.idle_timeout.as_millis() as u64 * 3,
-        healthy: 500,
-        reconnect: rate(100),
-        come_back: 300,
-    }
-}
-
-fn random_part(most: u64) -> u32 {
-    most as u32 / 2
-}
-
-fn make_engine(
-    world: &Rc<RefCell<World>>,
-    random: &mut Random,
-    strategy: Strategy,
-    sizes: &Sizes,
-    rules: &Rules,
-) -> Result<(Engine, MailSender), EngineError> {
-    let setup = |what| move |source| EngineError::Setup { what, source };
-    let (mail, mailbox) = mailbox().map_err(setup("making a mailbox"))?;
-    let policy = Policy {
-        tick: rules.tick,
-        heartbeat_interval: rules.heartbeat_interval,
-        idle_timeout: rules.idle_timeout,
-        activity: rules.activity,
-        expiry: rules.expiry,
-        hello_timeout: rules.hello_timeout,
-        frame_timeout: rules.frame_timeout,
-        stall_timeout: rules.stall_timeout,
-        send_queue_bytes: 4_000,
-        frame_bytes_max: rules.frame_bytes_max,
-        echo: rules.echo,
-        ..Policy::default()
-    };
-    let capacity = sizes.slots as usize * sizes.rings;
-    let sweeper = AnySweeper::new(strategy, capacity, Tick(0));
-    let shard = Shard::new(0, policy, Admission::new(capacity), sweeper, capacity);
-    // Stand-ins: the simulated rings know listeners by their number.
-    let stand_in = || -> Result<OwnedFd, EngineError> {
-        let made = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from);
-        made.map_err(setup("making an eventfd"))
-    };
-    let mut listeners = Vec::new();
-    for _ in 0..sizes.rings {
-        listeners.push(vec![
-            Listener { protocol: Protocol::Tcp, socket: stand_in()? },
-            Listener { protocol: Protocol::WebSocket, socket: stand_in()? },
-        ]);
-    }
-    let config = EngineConfig {
-        core: None,
-        listeners,
-        tuning: Tuning {
-            slots: sizes.slots,
-            completion_entries: sizes.completion_entries as u32,
-            buffers: sizes.buffers,
-            buffer_bytes: sizes.buffer_bytes,
-            arming: random.pick(&[Arming::Receive, Arming::Poll]),
-            wait_completions: random.pick(&[1, 8, 64]),
-            wait_min: Duration::from_micros(random.pick(&[0, 1_000])),
-        },
-        status: Arc::new(Status::default()),
-    };
-    let clock = world.borrow().time.clock();
-    let rings = (0..sizes.rings).map(|number| SimulatedRing::new(world, number)).collect();
-    let engine = UringEngine::over(rings, config, clock, rules.tick, shard, mailbox)?;
-    Ok((engine, mail))
+fn push_message(id: u64, message: &[u8]) -> PushMessage {
+    PushMessage::new(id, message).expect("the simulator's messages are short")
 }

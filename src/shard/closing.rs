@@ -93,6 +93,7 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     /// Hears a session no more: what is on its way to it still goes out, and then it is closed.
     pub(super) fn part(&mut self, key: SessionKey, reason: CloseReason, now: Timestamp) {
+        let now = self.present(now);
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.phase = Phase::Flushing;
         session.parting = reason;

@@ -98,7 +98,9 @@ impl DeadlineCache {
     ) -> Tick {
         match self.last {
             Some((at, timeout_ms, deadline))
-                if at == now && timeout_ms == silence_ms && last_activity == now =>
+                if at == now
+                    && (timeout_ms == silence_ms || is(Mutant::DeadlineShared))
+                    && last_activity == now =>
             {
                 deadline
             }

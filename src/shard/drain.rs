@@ -11,6 +11,7 @@ use super::output::queue_message;
 use super::pace::Pace;
 use super::{CloseReason, Shard, millis, tcp, websocket};
 use crate::limits::{EXPIRED_PER_TURN_MAX, PACE_INDICES_PER_TURN_MAX, RETRY_WINDOW_MIN};
+use crate::mutants::{Mutant, is};
 use crate::protocol::Protocol;
 use crate::protocol::frame::{Frame, GOAWAY_STOPPING};
 use crate::protocol::websocket::close_code;
@@ -36,7 +37,10 @@ impl<S: Sweeper, C> Shard<S, C> {
         self.drain.get_or_insert_with(|| Drain {
             spread,
             telling: Pace::new(now, Duration::ZERO, end),
-            closing: Pace::new(now, spread, end),
+            closing: match is(Mutant::DrainAtOnce) {
+                true => Pace::new(now, Duration::ZERO, end),
+                false => Pace::new(now, spread, end),
+            },
         });
         self.counters.open
     }
@@ -81,7 +85,8 @@ impl<S: Sweeper, C> Shard<S, C> {
     fn tell_one(&mut self, key: SessionKey, spread: Duration, now: Timestamp) -> bool {
         let retry_after_ms = self.retry_after_ms(key, spread);
         let Some((session, mut context)) = self.split(key, now) else { return false };
-        if session.protocol != Protocol::Tcp || session.phase != Phase::Live {
+        let forgotten = is(Mutant::GoawayForgotten) && key.index % 2 == 1;
+        if session.protocol != Protocol::Tcp || session.phase != Phase::Live || forgotten {
             return false;
         }
         let frame = Frame::GoAway { reason: GOAWAY_STOPPING, retry_after_ms };
@@ -130,6 +135,9 @@ impl<S: Sweeper, C> Shard<S, C> {
 
     /// When a session is to come back: after the drain, and not at the same time as the others.
     fn retry_after_ms(&self, key: SessionKey, spread: Duration) -> u32 {
+        if is(Mutant::RetryAtOnce) {
+            return 0;
+        }
         let window_ms = u64::from(millis(spread.max(RETRY_WINDOW_MIN)));
         let jitter_ms = mix(SessionId::new(self.number, key).0) % window_ms;
         millis(spread).saturating_add(jitter_ms as u32)

@@ -140,7 +140,7 @@ pub struct Shard<S, C> {
     broadcasts: VecDeque<Broadcast>,
     /// Once the server is stopping.
     drain: Option<Drain>,
-    /// When bytes or the end of a send were last reported: a sweep may be of an earlier time.
+    /// The latest time that was told: a sweep may be of an earlier one.
     latest: Timestamp,
     /// The tick by which everybody who was due has been given up.
     swept: Option<Tick>,
@@ -353,6 +353,17 @@ impl<S: Sweeper, C> Shard<S, C> {
         progress
     }
 
+    /// Tells what time it is. A sweep is of the time up to which everything was heard, and after a
+    /// pause of the process that may be long ago: what begins with it is to have its whole time.
+    pub fn note_present(&mut self, now: Timestamp) {
+        self.latest = self.latest.max(now);
+    }
+
+    /// What time it is at least, in a sweep or a turn of this time.
+    fn present(&self, now: Timestamp) -> Timestamp {
+        self.latest.max(now)
+    }
+
     /// Goes on with what is spread over time, up to a turn's share. When to call it again, if there
     /// is more to do: `now` means in the next turn.
     pub fn work(&mut self, now: Timestamp) -> Option<Timestamp> {
@@ -466,7 +477,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             return;
         }
         // After a pause of the process within a turn, a send may have begun long after `now`.
-        let begun = self.latest.max(now);
+        let begun = self.present(now);
         let mut senders = std::mem::take(&mut self.senders);
         for key in senders.drain(..) {
             let Some(session) = self.sessions.get_mut(key) else { continue };

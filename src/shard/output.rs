@@ -130,7 +130,7 @@ fn push_item<C>(
     let queued_bytes = outbox.queued_bytes();
     let full =
         queued_bytes > 0 && queued_bytes + item.outgoing.len() > context.policy.send_queue_bytes;
-    if full {
+    if full && !is(Mutant::QueueBoundMissed) {
         return Err(CloseReason::SendQueueFull);
     }
     outbox.push(item);
@@ -245,7 +245,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             }
         }
         // Our own question is no sign of the other's life.
-        let is_ping = matches!(sent, Sending::Ping { .. });
+        let is_ping = matches!(sent, Sending::Ping { .. }) && !is(Mutant::PingIsActivity);
         let is_activity = self.policy.activity == Activity::Any && !is_ping;
         if is_activity || session.phase == Phase::Flushing {
             session.note_activity(now);
@@ -286,7 +286,10 @@ impl<S: Sweeper, C> Shard<S, C> {
                 Outgoing::Static(pongs(session.protocol, count, 0))
             }
             None if session.server_ping == ServerPing::Pending => {
-                session.server_ping = ServerPing::Sent;
+                session.server_ping = match is(Mutant::AskedTwice) {
+                    true => ServerPing::NotDue,
+                    false => ServerPing::Sent,
+                };
                 session.sending = Sending::Ping { skip: 0 };
                 list_sender(session, key, &mut self.senders);
                 Outgoing::Static(ping(session.protocol))
@@ -308,6 +311,9 @@ impl<S: Sweeper, C> Shard<S, C> {
         let queued_bytes = outbox.as_ref().map_or(0, |outbox| outbox.queued_bytes());
         self.counters.send_queue_bytes -= queued_bytes as u64;
         for id in outbox.iter().flat_map(|outbox| outbox.push_ids()) {
+            if is(Mutant::PushLostAtClose) {
+                continue;
+            }
             self.pushes.dropped(id, key, PushDrop::SessionClosed);
             self.counters.pushes_pending -= 1;
             self.counters.pushes_dropped[PushDrop::SessionClosed as usize] += 1;

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use super::{CloseReason, Shard};
+use crate::mutants::{Mutant, is};
 use crate::protocol::{Protocol, frame, websocket};
 use crate::session::{ServerPing, SessionKey};
 use crate::sweep::Sweeper;
@@ -31,6 +32,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         let (due, reason) = self.policy.due(session);
         let is_gone = due <= now && reason != CloseReason::Expired;
         match self.policy.ping_due(session) {
+            _ if is(Mutant::ExpiredUnasked) && due <= now => self.give_up(key, now),
             Some(ping_due) if ping_due <= now && !is_gone => self.ask(key, ping_due, now),
             _ => self.give_up(key, now),
         }
@@ -39,15 +41,20 @@ impl<S: Sweeper, C> Shard<S, C> {
     /// Sends the PING. Who has less than half of the usual time left to answer it, because the
     /// server itself was held up, gets all of it: the server's pause is not the client's silence.
     fn ask(&mut self, key: SessionKey, ping_due: Timestamp, now: Timestamp) {
+        let late = self.present(now).since(ping_due);
         let Some(session) = self.sessions.get_mut(key) else { return };
         let interval = self.policy.interval_of(session);
         let idle_timeout = Duration::from_millis(u64::from(session.idle_timeout_ms));
         let answer_time = idle_timeout.saturating_sub(interval);
-        let late = now.since(ping_due);
         if late > answer_time / 2 {
             session.last_activity = session.last_activity + late;
         }
         session.server_ping = ServerPing::Pending;
+        // Another of its deadlines may have passed meanwhile, and then no answer helps it.
+        if self.policy.due(session).0 <= now {
+            self.give_up(key, now);
+            return;
+        }
         let deadline = self.policy.deadline(session);
         self.sweeper.insert(key.index, deadline);
         self.flush(key, now);

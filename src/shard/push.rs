@@ -18,6 +18,7 @@ use crate::limits::{
     BROADCASTS_TRACKED_MAX, GENERATIONS, PACE_INDICES_PER_TURN_MAX, PUSH_BYTES_MAX,
     PUSHES_PER_TURN_MAX,
 };
+use crate::mutants::{Mutant, is};
 use crate::outgoing::{Outgoing, PUSH_ID_BYTES};
 use crate::protocol::Protocol;
 use crate::protocol::frame::Frame;
@@ -103,7 +104,7 @@ impl Broadcast {
         let age = self.generation.wrapping_sub(session.generation) % GENERATIONS;
         let is_older = session.opened_at < self.begun
             || session.opened_at == self.begun && (1..GENERATIONS / 2).contains(&age);
-        is_older && session.phase == Phase::Live
+        (is_older || is(Mutant::BroadcastToNewcomers)) && session.phase == Phase::Live
     }
 }
 
@@ -189,6 +190,7 @@ impl<S: Sweeper, C> Shard<S, C> {
                 if self.sessions.get(key).is_some_and(|session| broadcast.includes(session)) {
                     pushes -= 1;
                     self.push_to(key, &broadcast.message, now);
+                    broadcast.pace.cursor += u32::from(is(Mutant::BroadcastSkipsNeighbour));
                 }
             }
             if broadcast.pace.is_done() {

@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::limits::{
     BROADCASTS_TRACKED_MAX, HANDLER_MESSAGES_TRACKED_MAX, PUSH_TRACKED_FOR, PUSHES_TRACKED_MAX,
 };
+use crate::mutants::{Mutant, is};
 use crate::session::{PushDrop, SessionKey};
 use crate::time::Timestamp;
 
@@ -245,7 +246,9 @@ impl PushBook {
             entry.marks.close(key);
             return Receipt::Early;
         }
-        entry.marks.close(key);
+        if !is(Mutant::PushAckTwice) {
+            entry.marks.close(key);
+        }
         entry.account.unconfirmed -= 1;
         entry.account.acknowledged += 1;
         entry.tidy();

@@ -6,6 +6,7 @@ use super::context::Context;
 use super::millis;
 use super::policy::Policy;
 use crate::limits::ANSWER_TICKS_MIN;
+use crate::mutants::{Mutant, is};
 use crate::session::Session;
 
 /// The terms of a session, as the wire tells them.
@@ -68,7 +69,9 @@ impl Policy {
     /// The terms of a session from now on, as it asked for them.
     pub(super) fn agree<C>(&self, session: &mut Session<C>, wanted_ms: u32) -> Terms {
         let terms = self.terms(wanted_ms);
-        session.idle_timeout_ms = terms.idle_timeout_ms;
+        if !is(Mutant::TermsIgnored) {
+            session.idle_timeout_ms = terms.idle_timeout_ms;
+        }
         session.has_own_interval = wanted_ms != 0;
         terms
     }

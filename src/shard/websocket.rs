@@ -7,6 +7,7 @@ use super::context::Context;
 use super::output::{BufferPool, queue_message, queue_pong, queue_static_pong};
 use super::terms::{Adjustment, Terms, adjustment};
 use crate::limits::{MESSAGE_PROGRESS_BYTES, PING_PAYLOAD_BYTES_MAX};
+use crate::mutants::{Mutant, is};
 use crate::outgoing::Outgoing;
 use crate::protocol::http_upgrade::{Upgrade, add_field, read_request, refusal};
 use crate::protocol::websocket::{
@@ -95,6 +96,7 @@ fn read_messages<C>(
     let mut has_ended = false;
     let outcome = decode(&reader, &mut decoding, bytes, |event| {
         // A control frame within a message ends nothing but itself.
+        has_ended |= is(Mutant::MessageTimeRenewed);
         has_ended |= !within_message || matches!(event, Event::Text(_) | Event::Binary(_));
         handle(session, event, context)
     });

@@ -163,6 +163,29 @@ fn a_pause_of_the_server_leaves_everybody_the_time_to_answer() {
     }
 }
 
+/// The same if the pause comes between hearing everybody and sweeping: the sweep is then of a time
+/// before the pause.
+#[test]
+fn a_pause_before_the_sweep_leaves_everybody_the_time_to_answer() {
+    for (protocol, ping, pong) in ASKED {
+        let mut world = World::new(policy());
+        let (answering, greeting) = world.connect_by(protocol);
+        let (dead, _) = world.connect_by(protocol);
+        let then = world.now + ms(460);
+        world.now = then + ms(3_500);
+        world.sweep_as_of(then);
+        world.settle();
+        assert_eq!(&world.sent_to(answering)[greeting..], ping);
+        world.go_on(ms(690));
+        assert_eq!((world.closed_for(answering), world.closed_for(dead)), (None, None));
+        world.receive(answering, pong);
+        world.go_on(ms(112));
+        assert_eq!(world.closed_for(answering), None);
+        assert_eq!(world.closed_for(dead), Some(CloseReason::Expired));
+        world.check_laws();
+    }
+}
+
 #[test]
 fn an_unfinished_frame_does_not_wait_for_an_answer() {
     let mut world = World::new(Policy { frame_timeout: ms(400), ..policy() });

@@ -175,3 +175,19 @@ fn control_frames_do_not_lengthen_the_time_of_an_unfinished_message() {
     assert_eq!(world.closed_for(client), Some(CloseReason::FrameTimeout));
     assert_eq!(world.counters().frames_received, 3, "the last came too late");
 }
+
+/// A sweep is of the time up to which everything was heard, and after a pause of the process
+/// within a turn that is long ago: the good-bye's second is not to be over before it has begun.
+#[test]
+fn a_good_bye_has_its_whole_time_after_a_pause_of_the_server() {
+    let (mut world, client, _) = world(Policy { idle_timeout: ms(1_000), ..policy() });
+    world.deaf = true;
+    let then = world.now + ms(1_200);
+    world.now = then + ms(5_000);
+    world.sweep_as_of(then);
+    world.advance(ms(950));
+    assert_eq!(world.closed_for(client), None, "it may still take the good-bye");
+    world.advance(ms(200));
+    assert_eq!(world.closed_for(client), Some(CloseReason::Expired));
+    world.check_laws();
+}

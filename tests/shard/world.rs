@@ -206,6 +206,14 @@ impl World {
         self.sweep();
     }
 
+    /// Sweeps as of a time before the present, as after a pause within a turn.
+    pub fn sweep_as_of(&mut self, then: Timestamp) {
+        assert!(then <= self.now);
+        self.shard.note_present(self.now);
+        self.shard.advance(then);
+        self.apply();
+    }
+
     fn sweep(&mut self) {
         while self.shard.advance(self.now) == Progress::More {
             self.apply();

@@ -1,8 +1,8 @@
-//! What clients do: the well-behaved, the dead, and those that mean harm.
+//! What clients do over TCP: the well-behaved, the dead, and those that mean harm.
 
 use std::time::Duration;
 
-use super::peer::{Outcome, Peer, Reading, Unit};
+use super::peer::{Outcome, Peer, Question, Reading, Reply, Unit};
 use super::world::{Event, World};
 use crate::limits::PENDING_PONGS_MAX;
 use crate::protocol::Protocol;
@@ -19,6 +19,10 @@ pub(super) enum Behaviour {
     Dribble,
     /// Sixteen heartbeats at once: as many as are allowed.
     Burst,
+    /// One heartbeat; from then on it only answers the server's.
+    Answerer,
+    /// Messages in fragments over WebSocket, with heartbeats between them.
+    Fragments,
     /// Messages, which it reads back slowly.
     Chatter,
     /// Never a byte.
@@ -29,6 +33,8 @@ pub(super) enum Behaviour {
     SilentWebSocket,
     /// Half a frame, and then silence.
     HalfFrame,
+    /// Half a message over WebSocket, and then nothing but heartbeats.
+    HalfMessage,
     /// A heartbeat, then a frame that is illegal in one of several ways.
     Illegal,
     /// The same over WebSocket.
@@ -37,6 +43,8 @@ pub(super) enum Behaviour {
     Flood,
     /// Messages without end, and it never reads.
     Deaf,
+    /// Heartbeats, and it never reads.
+    Unreading,
     /// Heartbeats, then it closes its sending side.
     HalfClose,
     /// Heartbeats, then it resets.
@@ -46,20 +54,24 @@ pub(super) enum Behaviour {
 }
 
 impl Behaviour {
-    const ALL: [Behaviour; 16] = [
+    const ALL: [Behaviour; 20] = [
         Behaviour::Heartbeat,
         Behaviour::WebSocket,
         Behaviour::Dribble,
         Behaviour::Burst,
+        Behaviour::Answerer,
+        Behaviour::Fragments,
         Behaviour::Chatter,
         Behaviour::Mute,
         Behaviour::Silent,
         Behaviour::SilentWebSocket,
         Behaviour::HalfFrame,
+        Behaviour::HalfMessage,
         Behaviour::Illegal,
         Behaviour::IllegalWebSocket,
         Behaviour::Flood,
         Behaviour::Deaf,
+        Behaviour::Unreading,
         Behaviour::HalfClose,
         Behaviour::Reset,
         Behaviour::ConnectClose,
@@ -67,16 +79,19 @@ impl Behaviour {
 
     pub(super) fn protocol(self) -> Protocol {
         match self {
-            Behaviour::WebSocket | Behaviour::SilentWebSocket | Behaviour::IllegalWebSocket => {
-                Protocol::WebSocket
-            }
+            Behaviour::WebSocket
+            | Behaviour::Fragments
+            | Behaviour::SilentWebSocket
+            | Behaviour::HalfMessage
+            | Behaviour::IllegalWebSocket => Protocol::WebSocket,
             _ => Protocol::Tcp,
         }
     }
 
-    /// Whether it never pauses between its heartbeats.
+    /// Whether it never pauses between its heartbeats, or answers those of the server.
     pub(super) fn keeps_beating(self) -> bool {
-        matches!(self, Behaviour::Heartbeat | Behaviour::WebSocket | Behaviour::Dribble)
+        use Behaviour::{Answerer, Dribble, Fragments, Heartbeat, WebSocket};
+        matches!(self, Heartbeat | WebSocket | Dribble | Answerer | Fragments)
     }
 
     /// Whether a server that answers in time has no reason to close it.
@@ -86,9 +101,7 @@ impl Behaviour {
 }
 
 const PING: [u8; 3] = [0, 1, 3];
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\n\r\n";
+const PONG: &[u8] = &[0, 1, 4];
 
 /// Illegal frames: the bytes, after how many of them it shows, and what it is called.
 const ILLEGAL: &[(&[u8], u64, CloseReason)] = &[
@@ -101,34 +114,26 @@ const ILLEGAL: &[(&[u8], u64, CloseReason)] = &[
     (b"GET / HTTP/1.1\r\n\r\n", 2, CloseReason::IllegalOversize),
 ];
 
-const ILLEGAL_WEB_SOCKET: &[(&[u8], u64, CloseReason, u16)] = &[
-    (&[0xf1, 0x80, 0, 0, 0, 0], 1, CloseReason::WsReservedBits, 1002),
-    (&[0x83, 0x80, 0, 0, 0, 0], 1, CloseReason::WsUnknownOpcode, 1002),
-    (&[0x81, 0x01, b'x'], 2, CloseReason::WsUnmasked, 1002),
-    (&[0x09, 0x80, 0, 0, 0, 0], 1, CloseReason::WsControlFragmented, 1002),
-    (&[0x89, 0xfe, 0, 126, 0, 0], 2, CloseReason::WsControlTooLong, 1002),
-    (&[0x80, 0x80, 0, 0, 0, 0], 1, CloseReason::WsContinuationWithoutStart, 1002),
-    (&[0x82, 0xfe, 0, 1, 0, 0], 4, CloseReason::WsLengthEncoding, 1002),
-    (&[0x82, 0xfe, 0xff, 0xff, 0, 0], 4, CloseReason::WsTooBig, 1009),
-    (&[0x81, 0x82, 0, 0, 0, 0, b'a', 0xff], 8, CloseReason::WsBadUtf8, 1007),
-    (&[0x88, 0x81, 0, 0, 0, 0, 3], 7, CloseReason::WsCloseLength, 1002),
-];
-
 impl World {
     /// A client appears and connects.
     pub(super) fn spawn(&mut self, behaviour: Behaviour) {
+        // Who only answers lives on being asked.
+        let asks = self.rules.server_ping || behaviour != Behaviour::Answerer;
+        let behaviour = if asks { behaviour } else { Behaviour::Heartbeat };
         let latency_us = match self.random.below(4) {
             0 => self.random.within(1, 50_000),
             _ => self.random.within(1, 500),
         };
         let reading = match behaviour {
-            Behaviour::Deaf => Reading::Never,
+            Behaviour::Deaf | Behaviour::Unreading => Reading::Never,
             Behaviour::Chatter => Reading::Slow,
             _ => Reading::Fast,
         };
         let room = self.random.within(200, 3_000) as usize;
         let id = self.peers.len();
-        self.peers.push(Peer::new(behaviour, latency_us, reading, room));
+        let mut peer = Peer::new(behaviour, latency_us, reading, room, &self.rules);
+        peer.acknowledges = peer.protocol() == Protocol::Tcp && self.random.chance(900);
+        self.peers.push(peer);
         self.live.push(id);
         let delay = Duration::from_micros(self.random.within(1, 20_000));
         self.after(delay, Event::Connect(id));
@@ -139,6 +144,10 @@ impl World {
 
     pub(super) fn spawn_any(&mut self) {
         let healthy = self.random.chance(self.rates.healthy);
+        if healthy && self.random.chance(self.rates.bursts) {
+            self.spawn(Behaviour::Burst);
+            return;
+        }
         let behaviour = loop {
             let behaviour = self.random.pick(&Behaviour::ALL);
             if behaviour.is_healthy() == healthy {
@@ -149,22 +158,28 @@ impl World {
     }
 
     /// A client writes bytes, which arrive in one piece or several.
-    fn write(&mut self, id: usize, bytes: &[u8], outcome: Outcome) {
-        let begin = self.peers[id].written;
+    pub(super) fn write(&mut self, id: usize, bytes: &[u8], outcome: Outcome) {
+        let client = &mut self.peers[id];
+        let begin = client.written;
         let end = begin + bytes.len() as u64;
-        self.peers[id].written = end;
-        self.peers[id].units.push_back(Unit { begin, end, outcome });
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let all = self.random.chance(700);
-            let count = if all { rest.len() } else { self.random.below(rest.len()) + 1 };
+        client.written = end;
+        client.units.push_back(Unit { begin, end, outcome });
+        self.post_bytes(id, bytes, true);
+    }
+
+    /// Bytes on the wire, cut or whole.
+    fn post_bytes(&mut self, id: usize, bytes: &[u8], may_cut: bool) {
+        self.peers[id].wire.extend(bytes);
+        let mut rest = bytes.len();
+        while rest > 0 {
+            let all = !may_cut || self.random.chance(700);
+            let count = if all { rest } else { self.random.below(rest) + 1 };
             if !all {
                 self.fault("segment cut");
             }
-            let (part, behind) = rest.split_at(count);
             let at = self.arrival(id);
-            self.schedule(at, Event::Bytes(id, part.to_vec()));
-            rest = behind;
+            self.schedule(at, Event::Bytes(id, count));
+            rest -= count;
         }
     }
 
@@ -207,39 +222,38 @@ impl World {
     }
 
     /// A heartbeat interval, give or take: three fit into the timeout with room to spare.
-    fn interval(&mut self) -> Option<Duration> {
-        let millis = self.rules.idle_timeout.as_millis() as u64 / 4;
-        Some(Duration::from_millis(self.random.within(millis / 2, millis)))
+    pub(super) fn interval(&mut self, id: usize) -> Option<Duration> {
+        let micros = self.peers[id].idle_timeout.as_micros() as u64 / 4;
+        Some(Duration::from_micros(self.random.within(micros / 2, micros)))
     }
 
     fn act_out(&mut self, id: usize, behaviour: Behaviour, step: u32) -> Option<Duration> {
         match behaviour {
-            Behaviour::Heartbeat => {
-                if step == 0 && self.random.chance(500) {
-                    self.write(id, &[0, 7, 1, 1, 0, 0, 0, 0, 9], Outcome::Hello);
-                }
-                for _ in 0..self.random.within(1, 3) {
-                    self.ping(id);
-                }
-                if self.random.chance(self.rates.reconnect) && self.chaos {
-                    self.finish(id, Event::Fin(id));
-                    return None;
-                }
-                self.interval()
+            Behaviour::Heartbeat | Behaviour::Unreading => self.beat(id, step),
+            Behaviour::Answerer => {
+                self.say_hello(id);
+                self.ping(id);
+                None
             }
-            Behaviour::WebSocket | Behaviour::SilentWebSocket | Behaviour::IllegalWebSocket => {
-                self.act_web_socket(id, behaviour, step)
-            }
+            Behaviour::WebSocket
+            | Behaviour::Fragments
+            | Behaviour::SilentWebSocket
+            | Behaviour::HalfMessage
+            | Behaviour::IllegalWebSocket => self.act_web_socket(id, behaviour, step),
             Behaviour::Dribble => self.dribble(id, step),
             Behaviour::Burst => {
                 if self.peers[id].unanswered.is_empty() && self.peers[id].units.is_empty() {
                     self.pings_at_once(id, usize::from(PENDING_PONGS_MAX));
                 }
-                self.interval()
+                match self.rates.bursts {
+                    0 => self.interval(id),
+                    _ => Some(Duration::from_millis(self.random.within(50, 150))),
+                }
             }
             Behaviour::Chatter | Behaviour::Deaf => self.chatter(id, behaviour),
             Behaviour::Mute => None,
             Behaviour::Silent => {
+                self.say_hello(id);
                 self.ping(id);
                 None
             }
@@ -256,20 +270,20 @@ impl World {
             Behaviour::Illegal => {
                 if step < 2 {
                     self.ping(id);
-                    return self.interval();
+                    return self.interval(id);
                 }
                 let (bytes, shows_at, reason) = self.random.pick(ILLEGAL);
                 self.write(id, bytes, Outcome::Fatal { bytes: shows_at, reason, code: None });
-                self.interval()
+                self.interval(id)
             }
             Behaviour::Flood => {
                 let count = self.random.within(17, 24) as usize;
                 self.pings_at_once(id, count);
-                self.interval()
+                self.interval(id)
             }
             Behaviour::HalfClose | Behaviour::Reset if step < 3 => {
                 self.ping(id);
-                self.interval()
+                self.interval(id)
             }
             Behaviour::HalfClose => {
                 self.ping(id);
@@ -288,6 +302,47 @@ impl World {
         }
     }
 
+    fn beat(&mut self, id: usize, step: u32) -> Option<Duration> {
+        let reads = self.peers[id].is_exact();
+        if step == 0 && reads {
+            self.say_hello(id);
+        }
+        for _ in 0..self.random.within(1, 3) {
+            match reads {
+                true => self.ping(id),
+                false => self.write(id, &PING, Outcome::Heartbeat(Reply::Fixed(PONG))),
+            }
+        }
+        if reads && self.random.chance(self.rates.reconnect) && self.chaos {
+            self.finish(id, Event::Fin(id));
+            return None;
+        }
+        self.interval(id)
+    }
+
+    /// Sometimes, and sometimes with an interval of its own.
+    fn say_hello(&mut self, id: usize) {
+        if self.random.chance(300) {
+            return;
+        }
+        let wanted_ms = self.wish();
+        let mut hello = vec![0, 7, 1, 1];
+        hello.extend(wanted_ms.to_be_bytes());
+        hello.push(9);
+        self.write(id, &hello, Outcome::Hello { wanted_ms });
+        self.peers[id].idle_timeout = self.rules.terms(wanted_ms).1;
+    }
+
+    /// The interval that a client asks for, in milliseconds; 0 leaves it to the server.
+    pub(super) fn wish(&mut self) -> u32 {
+        if self.random.chance(500) {
+            return 0;
+        }
+        // From far too short to twice the server's own.
+        let most = self.rules.heartbeat_interval.as_millis() as u64 * 2;
+        self.random.within(1, most) as u32
+    }
+
     /// Bytes that begin something whose end never comes.
     fn write_unfinished(&mut self, id: usize, bytes: &[u8]) {
         self.write(id, bytes, Outcome::Nothing);
@@ -298,28 +353,29 @@ impl World {
 
     /// A heartbeat over TCP, with a payload or without.
     fn ping(&mut self, id: usize) {
-        let length = if self.random.chance(700) { 0 } else { self.random.below(20) };
-        let payload: Vec<u8> = (0..length).map(|_| self.random.bits() as u8).collect();
-        let frame = |kind| {
-            let mut frame = vec![0, length as u8 + 1, kind];
-            frame.extend(&payload);
-            frame
-        };
-        self.write(id, &frame(3), Outcome::Heartbeat(frame(4)));
+        if self.random.chance(700) {
+            self.write(id, &PING, Outcome::Heartbeat(Reply::Fixed(PONG)));
+            return;
+        }
+        let length = self.random.below(20);
+        let mut frame = vec![0, length as u8 + 1, 3];
+        frame.extend((0..length).map(|_| self.random.bits() as u8));
+        let mut reply = frame.clone();
+        reply[2] = 4;
+        self.write(id, &frame, Outcome::Heartbeat(Reply::Own(reply)));
     }
 
     /// Heartbeats that arrive in one piece.
     fn pings_at_once(&mut self, id: usize, count: usize) {
-        let bytes = PING.repeat(count);
+        let client = &mut self.peers[id];
         for _ in 0..count {
-            let begin = self.peers[id].written;
+            let begin = client.written;
             let end = begin + PING.len() as u64;
-            self.peers[id].written = end;
-            let outcome = Outcome::Heartbeat(vec![0, 1, 4]);
-            self.peers[id].units.push_back(Unit { begin, end, outcome });
+            client.written = end;
+            let outcome = Outcome::Heartbeat(Reply::Fixed(PONG));
+            client.units.push_back(Unit { begin, end, outcome });
         }
-        let at = self.arrival(id);
-        self.schedule(at, Event::Bytes(id, bytes));
+        self.post_bytes(id, &PING.repeat(count), false);
     }
 
     /// One byte of a heartbeat; after the last, the usual interval.
@@ -329,13 +385,12 @@ impl World {
         let begin = client.written;
         client.written += 1;
         if at == 0 {
-            let outcome = Outcome::Heartbeat(vec![0, 1, 4]);
+            let outcome = Outcome::Heartbeat(Reply::Fixed(PONG));
             client.units.push_back(Unit { begin, end: begin + PING.len() as u64, outcome });
         }
-        let arrival = self.arrival(id);
-        self.schedule(arrival, Event::Bytes(id, vec![PING[at]]));
+        self.post_bytes(id, &PING[at..=at], false);
         if at + 1 == PING.len() {
-            return self.interval();
+            return self.interval(id);
         }
         let micros = self.rules.frame_timeout.as_micros() as u64 / 20;
         Some(Duration::from_micros(self.random.within(1, micros)))
@@ -350,45 +405,9 @@ impl World {
         frame.extend((0..length).map(|_| self.random.bits() as u8));
         self.write(id, &frame, Outcome::Data(frame.clone()));
         if behaviour == Behaviour::Chatter {
-            return self.interval();
+            return self.interval(id);
         }
-        Some(self.interval()? / 8)
-    }
-
-    fn act_web_socket(&mut self, id: usize, behaviour: Behaviour, step: u32) -> Option<Duration> {
-        if step == 0 {
-            self.write(id, REQUEST, Outcome::Upgrade);
-        }
-        if behaviour == Behaviour::IllegalWebSocket && step > 1 {
-            let (bytes, shows_at, reason, code) = self.random.pick(ILLEGAL_WEB_SOCKET);
-            let outcome = Outcome::Fatal { bytes: shows_at, reason, code: Some(code) };
-            self.write(id, bytes, outcome);
-            return None;
-        }
-        let masked = |opcode: u8, payload: &[u8], key: [u8; 4]| {
-            let mut frame = vec![0x80 | opcode, 0x80 | payload.len() as u8];
-            frame.extend(key);
-            frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-            frame
-        };
-        let key = (self.random.bits() as u32).to_be_bytes();
-        match self.random.below(3) {
-            0 => {
-                let reply = [0x81, 4, b'p', b'o', b'n', b'g'].to_vec();
-                self.write(id, &masked(1, b"ping", key), Outcome::Heartbeat(reply));
-            }
-            1 => {
-                let payload: Vec<u8> = (0..self.random.below(30)).map(|at| at as u8).collect();
-                let mut reply = vec![0x8a, payload.len() as u8];
-                reply.extend(&payload);
-                self.write(id, &masked(9, &payload, key), Outcome::Heartbeat(reply));
-            }
-            _ => self.write(id, &masked(10, b"still here", key), Outcome::Nothing),
-        }
-        if behaviour == Behaviour::SilentWebSocket {
-            return None;
-        }
-        self.interval()
+        Some(self.interval(id)? / 8)
     }
 
     /// Room comes free as the client reads.
@@ -406,62 +425,63 @@ impl World {
         }
         if count > 0 {
             self.send_may_go_on(id);
+            self.answer(id);
+        }
+    }
+
+    /// Answers what it has read, if it is one who does, and not in the middle of a message.
+    fn answer(&mut self, id: usize) {
+        let client = &mut self.peers[id];
+        if client.reading != Reading::Fast || client.dead || client.closed {
+            return;
+        }
+        let read = client.taken - client.in_pipe as u64;
+        while let Some(&(end, question)) = self.peers[id].questions.front()
+            && end <= read
+        {
+            self.peers[id].questions.pop_front();
+            if self.peers[id].is_within_frame() {
+                continue;
+            }
+            match question {
+                Question::Push(push) if self.peers[id].acknowledges => self.acknowledge(id, push),
+                Question::Ping if self.peers[id].behaviour.keeps_beating() => {
+                    match self.peers[id].protocol() {
+                        Protocol::Tcp => self.write(id, PONG, Outcome::Pong),
+                        Protocol::WebSocket => self.pong_web_socket(id, b""),
+                    }
+                }
+                Question::Push(_) | Question::Ping => {}
+            }
+        }
+    }
+
+    /// A receipt; now and then another one, or one for what it was never pushed.
+    fn acknowledge(&mut self, id: usize, push: u64) {
+        let send = |world: &mut World, push: u64| {
+            let mut frame = vec![0, 9, 6];
+            frame.extend(push.to_be_bytes());
+            world.write(id, &frame, Outcome::PushAck { id: push });
+        };
+        send(self, push);
+        if self.random.chance(50) {
+            send(self, push);
+        }
+        if self.random.chance(20) {
+            send(self, push + (1 << 40));
         }
     }
 
     /// The client has learnt that it was closed: it may come back.
     pub(super) fn gone(&mut self, id: usize) {
-        self.peers[id].dead = true;
+        let client = &mut self.peers[id];
+        client.dead = true;
+        client.forget_wires();
         self.live.retain(|&other| other != id);
         if self.chaos && !self.stopping && self.random.chance(self.rates.come_back) {
             let behaviour = self.peers[id].behaviour;
             self.fault("reconnect");
             self.spawn(behaviour);
         }
-    }
-
-    /// Something befalls many clients at once; and there are always some.
-    pub(super) fn fate(&mut self) {
-        if !self.chaos {
-            return;
-        }
-        while self.live.len() < self.sizes.clients / 2 {
-            self.spawn_any();
-        }
-        match self.random.below(8) {
-            0 => {
-                self.fault("mass death");
-                for id in self.live.clone() {
-                    if self.random.chance(400) {
-                        self.peers[id].dead = true;
-                    }
-                }
-            }
-            1 => {
-                self.fault("mass connect");
-                while self.live.len() < self.sizes.clients {
-                    self.spawn_any();
-                }
-            }
-            2 => {
-                self.fault("partition");
-                let most = self.rules.idle_timeout.as_millis() as u64 * 3 / 2;
-                let millis = self.random.within(1, most);
-                let heals_at = self.now() + Duration::from_millis(millis);
-                self.partition_until = self.partition_until.max(heals_at);
-            }
-            3 => {
-                // Somebody, or somebody who has long gone.
-                let id = self.random.below(self.peers.len());
-                if let Some(key) = self.peers[id].key {
-                    self.fault("kick");
-                    self.peers[id].kicked = true;
-                    self.kicks.push(key);
-                }
-            }
-            _ => self.spawn_any(),
-        }
-        let millis = self.random.within(10, 2_000);
-        self.after(Duration::from_millis(millis), Event::Fate);
     }
 }

@@ -1,6 +1,7 @@
 //! What the simulated kernel keeps of each ring: queues, slots, buffers, listeners.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::outgoing::Outgoing;
 use crate::ring::{BufferAccount, RingCounters, Tag};
@@ -90,6 +91,26 @@ pub(super) enum Whereabouts {
     Released,
 }
 
+/// A hash of tags, quick and the same in every run.
+#[derive(Debug, Default)]
+pub(super) struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, bits: u64) {
+        self.0 = (self.0 ^ bits).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// One ring.
 pub(super) struct RingState {
     pub(super) submissions: VecDeque<Sqe>,
@@ -98,15 +119,21 @@ pub(super) struct RingState {
     pub(super) completions_max: usize,
     pub(super) overflow: VecDeque<Cqe>,
     pub(super) ready: Vec<Source>,
+    /// So many of them were left over, and come first.
+    pub(super) left_over: usize,
     /// The flag that something is deferred was not taken back.
     pub(super) stale_flag: bool,
     pub(super) slots: Vec<Slot>,
     pub(super) last_freed: Option<u32>,
     pub(super) buffers: Vec<Whereabouts>,
+    /// How many of them the engine holds.
+    pub(super) held: u32,
+    /// Some were given back since the last enter.
+    pub(super) has_released: bool,
     pub(super) signals_bell: bool,
     pub(super) listeners: Vec<Listening>,
     pub(super) counters: RingCounters,
-    pub(super) alive: BTreeSet<u64>,
+    pub(super) alive: HashSet<u64, BuildHasherDefault<TagHasher>>,
     /// When the engine last learnt that descriptors had run out.
     pub(super) exhausted_at: Option<Timestamp>,
 }
@@ -120,14 +147,17 @@ impl RingState {
             completions_max: sizes.completion_entries,
             overflow: VecDeque::new(),
             ready: Vec::new(),
+            left_over: 0,
             stale_flag: false,
             slots: (0..sizes.slots).map(|_| Slot::default()).collect(),
             last_freed: None,
             buffers: vec![Whereabouts::Free; usize::from(sizes.buffers)],
+            held: 0,
+            has_released: false,
             signals_bell: false,
             listeners: (0..2).map(|_| Listening::default()).collect(),
             counters: RingCounters::default(),
-            alive: BTreeSet::new(),
+            alive: HashSet::default(),
             exhausted_at: None,
         }
     }

@@ -70,7 +70,7 @@ impl World {
             }
             self.rings[ring].slots[slot as usize].closing = true;
             if tag.index != NOBODY {
-                self.peers[peer].give_up(self.turn_now);
+                self.closing_begins(peer);
                 let key = SessionKey { index: tag.index, generation: tag.generation };
                 self.closes.push((key, peer));
             }
@@ -78,6 +78,7 @@ impl World {
             self.rings[ring].slots[slot as usize].in_flight += 1;
             self.peers[peer].key =
                 Some(SessionKey { index: tag.index, generation: tag.generation });
+            self.indices_end = self.indices_end.max(tag.index + 1);
         }
         for what in wrong {
             self.violate(format!("{what}: {tag:?}, slot {slot} of ring {ring}"));
@@ -95,8 +96,7 @@ impl World {
         let owner = Some((target.index, target.generation));
         let slot = self.rings[ring].slots.iter().find(|slot| slot.owner == owner);
         if let Some(peer) = slot.and_then(|slot| slot.peer) {
-            let now = self.turn_now;
-            self.peers[peer].give_up(now);
+            self.closing_begins(peer);
         }
     }
 
@@ -199,7 +199,8 @@ impl World {
             let (Some(tag), Some(peer)) = (place.receive, place.peer) else { return };
             let about = Cqe { slot: Some(slot), peer: Some(peer), ..Cqe::last(tag, 0) };
             let client = &self.peers[peer];
-            let end = match (client.inbox.is_empty() || client.reset, client.reset, client.fin) {
+            let is_empty = client.arrived == 0;
+            let end = match (is_empty || client.reset, client.reset, client.fin) {
                 (false, ..) => None,
                 (true, true, _) => Some(-libc::ECONNRESET),
                 (true, false, true) => Some(0),
@@ -219,7 +220,9 @@ impl World {
             let most = self.sizes.buffer_bytes as usize;
             let partial = self.strikes("partial read", self.rates.partial_read);
             let most = if partial { self.random.below(most) + 1 } else { most };
-            let bytes = self.peers[peer].read(most);
+            let mut bytes = self.spare_bytes();
+            self.peers[peer].read(most, &mut bytes);
+            self.unread -= bytes.len();
             let more = self.goes_on(ring);
             if !more {
                 self.rings[ring].slots[slot as usize].receive = None;
@@ -237,11 +240,13 @@ impl World {
             self.post(ring, Cqe { result: -libc::ENOBUFS, ..about });
             return;
         };
+        let mut bytes = self.spare_bytes();
         let client = &mut self.peers[peer];
         let (result, buffer) = if client.reset {
             (-libc::ECONNRESET, None)
-        } else if !client.inbox.is_empty() {
-            let bytes = client.read(self.sizes.buffer_bytes as usize);
+        } else if client.arrived > 0 {
+            client.read(self.sizes.buffer_bytes as usize, &mut bytes);
+            self.unread -= bytes.len();
             (bytes.len() as i32, Some((picked, bytes)))
         } else if client.fin {
             let with_buffer = self.strikes("end with a buffer", 300);
@@ -259,7 +264,7 @@ impl World {
         let place = &self.rings[ring].slots[slot as usize];
         let (Some(tag), Some(peer)) = (place.poll, place.peer) else { return };
         let client = &self.peers[peer];
-        let mut mask = if client.inbox.is_empty() { 0 } else { i32::from(libc::POLLIN) };
+        let mut mask = if client.arrived == 0 { 0 } else { i32::from(libc::POLLIN) };
         if client.fin {
             mask |= END_EVENTS;
         }
@@ -390,6 +395,7 @@ impl World {
 
     /// The server's side of a connection has gone.
     fn disconnect(&mut self, peer: usize) {
+        self.unread -= std::mem::take(&mut self.peers[peer].arrived);
         self.peers[peer].place = None;
         self.peers[peer].closed = true;
         let delay = Duration::from_micros(self.peers[peer].latency_us);

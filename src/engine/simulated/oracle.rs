@@ -7,17 +7,14 @@
 use std::time::Duration;
 
 use super::kernel::Cqe;
-use super::peer::{Outcome, Peer, Reading};
+use super::peer::{Outcome, Parted, Peer, Reading};
 use super::world::{Event, World};
-use crate::limits::{GOODBYE_TIMEOUT, PENDING_PONGS_MAX};
+use crate::limits::PENDING_PONGS_MAX;
 use crate::protocol::Protocol;
 use crate::ring::Op;
 use crate::session::CloseReason;
-use crate::shard::{Activity, Counters};
+use crate::shard::Activity;
 use crate::time::Timestamp;
-
-/// Turns of the loop that may pass after a deadline's tick before the session is given up.
-const LATE_TURNS_MAX: u32 = 2;
 
 /// What the engine's counters have to show.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +25,8 @@ pub(super) struct Tally {
     pub(super) bytes_sent: u64,
     pub(super) hellos: u64,
     pub(super) upgrades: u64,
+    pub(super) pongs: u64,
+    pub(super) server_pings: u64,
     pub(super) data: u64,
     pub(super) answered: u64,
     pub(super) closes: u64,
@@ -37,9 +36,31 @@ pub(super) struct Tally {
     pub(super) doubtful: u64,
 }
 
+/// When a session has to be given up: not before and not after. Without the latter something that
+/// does not show decides it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    pub(super) earliest: Timestamp,
+    pub(super) latest: Option<Timestamp>,
+    pub(super) reason: CloseReason,
+}
+
+impl Due {
+    fn at(due: Timestamp, reason: CloseReason) -> Due {
+        Due { earliest: due, latest: Some(due), reason }
+    }
+}
+
+fn is_server_ping(bytes: &[u8], protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Tcp => bytes == [0, 1, 3],
+        Protocol::WebSocket => bytes == [0x89, 0],
+    }
+}
+
 impl World {
     /// Bytes have reached the socket.
-    pub(super) fn bytes_arrive(&mut self, id: usize, bytes: &[u8]) {
+    pub(super) fn bytes_arrive(&mut self, id: usize, count: usize) {
         let (now, turn_now) = (self.now(), self.turn_now);
         let client = &mut self.peers[id];
         if client.closed || client.reset {
@@ -51,7 +72,8 @@ impl World {
             }
             client.last_arrival = now;
         }
-        client.inbox.extend(bytes);
+        client.arrived += count;
+        self.unread += count;
         self.rouse(id);
     }
 
@@ -74,68 +96,6 @@ impl World {
         self.schedule(at, Event::Drain(id));
     }
 
-    /// The bytes of a send are those that the client is owed next, or a good-bye.
-    pub(super) fn judge_send(&mut self, id: usize, bytes: &[u8]) {
-        let client = &self.peers[id];
-        let owed = client.expected.iter().take(bytes.len());
-        if bytes.len() <= client.expected.len() && owed.eq(bytes) {
-            return;
-        }
-        if let ([0, 7, 8, ..], 9, true, false) =
-            (bytes, bytes.len(), self.stopping, client.farewell)
-        {
-            self.expect_notice(id, bytes);
-            return;
-        }
-        let is_farewell = client.protocol() == Protocol::WebSocket
-            && !client.farewell
-            && (client.expected.is_empty() || self.stopping)
-            && (matches!(bytes, [0x88, 2, _, _])
-                || self.stopping && bytes[0] == 0x88 && bytes[4..].starts_with(b"retry-after-ms="));
-        if !is_farewell {
-            let told = format!("{:?} is sent {bytes:?}", client.behaviour);
-            let owed = client.expected.iter().take(40).copied().collect::<Vec<_>>();
-            self.violate(format!("{told}, and is owed {owed:?}"));
-            return;
-        }
-        let code = u16::from_be_bytes([bytes[2], bytes[3]]);
-        let turn_now = self.turn_now;
-        if let Some(wrong) = self.wrong_code(id, code) {
-            self.violate(wrong);
-        }
-        let client = &mut self.peers[id];
-        client.farewell = true;
-        // What it has said after its turn to go had come is not answered.
-        client.expected.clear();
-        client.expect(bytes);
-        client.give_up(turn_now);
-    }
-
-    /// A TCP client is told that the server stops: before the replies that are not on their way.
-    fn expect_notice(&mut self, id: usize, bytes: &[u8]) {
-        let client = &mut self.peers[id];
-        client.farewell = true;
-        for byte in bytes.iter().rev() {
-            client.expected.push_front(*byte);
-        }
-        client.expected_end += bytes.len() as u64;
-        let taken = client.taken;
-        for end in client.unanswered.iter_mut().filter(|end| **end > taken) {
-            *end += bytes.len() as u64;
-        }
-    }
-
-    /// A good-bye that nobody had asked for by what he sent.
-    fn wrong_code(&self, id: usize, code: u16) -> Option<String> {
-        let reason = match code {
-            1001 if self.stopping || self.peers[id].kicked => return None,
-            1001 if self.peers[id].first_done => CloseReason::Expired,
-            1008 => CloseReason::FrameTimeout,
-            _ => return Some(format!("a good-bye with code {code} that nobody is owed")),
-        };
-        self.wrong_expiry(&self.peers[id], reason, self.turn_now)
-    }
-
     /// The engine has collected a completion.
     pub(super) fn engine_learns(&mut self, ring: usize, cqe: &Cqe) {
         let now = self.now();
@@ -143,7 +103,7 @@ impl World {
             (Op::Accept, Some(id)) => {
                 self.tally.accepted += 1;
                 self.peers[id].opened_at = Some(now);
-                self.peers[id].last_activity = now;
+                self.peers[id].note_activity(now);
             }
             (Op::Receive | Op::ReceiveOnce, Some(id)) => {
                 let filled = cqe.buffer.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
@@ -176,23 +136,31 @@ impl World {
     fn sent(&mut self, id: usize, cqe: &Cqe, now: Timestamp) {
         let sent = cqe.result.max(0) as u64;
         self.tally.bytes_sent += sent;
-        let length = cqe.outgoing.as_ref().map_or(0, |outgoing| outgoing.len() as u64);
+        let Some(outgoing) = &cqe.outgoing else { return };
+        let whole = cqe.result >= 0 && sent == outgoing.len() as u64;
+        let is_ping = is_server_ping(outgoing.as_bytes(), self.peers[id].protocol());
+        self.tally.server_pings += u64::from(whole && is_ping);
+        if let Some(push) = outgoing.push_id().filter(|_| whole) {
+            self.push_written(id, push);
+        }
         let any = self.rules.activity == Activity::Any;
         let client = &mut self.peers[id];
         client.blocked_since = None;
         client.block_noticed = None;
         client.send_ended = now;
+        client.sends_in_flight -= 1;
         if cqe.result < 0 {
             if client.is_heard() {
                 client.verdict = Some((CloseReason::PeerReset, now));
             }
-        } else if sent == length {
+        } else if whole {
             while client.unanswered.front().is_some_and(|end| *end <= client.taken) {
                 client.unanswered.pop_front();
                 self.tally.answered += 1;
             }
-            if any && client.is_heard() {
-                client.last_activity = now;
+            // Our own question is no sign of the other's life.
+            if any && !is_ping && client.is_heard() {
+                client.note_activity(now);
             }
         }
     }
@@ -202,17 +170,19 @@ impl World {
         if !self.peers[id].is_heard() {
             return;
         }
-        if self.peers[id].reading == Reading::Fast {
+        if self.peers[id].is_exact() {
             self.tally.bytes_received += count;
         } else {
             self.tally.doubtful += count;
         }
         let client = &mut self.peers[id];
-        client.last_activity = now;
+        client.note_activity(now);
         client.unheard_turns = 0;
+        let within_message = client.message_open || client.is_within_first_fragment();
         client.delivered += count;
-        let mut completed = false;
-        while let Some(unit) = self.peers[id].units.front().cloned() {
+        // Whether something has ended that is no control frame within a message.
+        let mut ended = false;
+        while let Some(unit) = self.peers[id].units.front() {
             let delivered = self.peers[id].delivered;
             if let Outcome::Fatal { bytes, reason, code } = unit.outcome
                 && delivered >= unit.begin + bytes
@@ -223,17 +193,22 @@ impl World {
             if delivered < unit.end {
                 break;
             }
-            completed = true;
-            self.peers[id].units.pop_front();
-            self.peers[id].first_done = true;
+            let Some(unit) = self.peers[id].units.pop_front() else { break };
+            let client = &mut self.peers[id];
+            client.first_done = true;
+            client.live_since.get_or_insert(now);
+            let is_fragment = matches!(unit.outcome, Outcome::Fragment { .. });
+            let is_message = matches!(unit.outcome, Outcome::Data(_));
+            client.message_open = is_fragment || client.message_open && !is_message;
+            ended |= is_message || !is_fragment && !within_message;
             if !self.fulfil(id, unit.outcome, now) {
                 return;
             }
         }
         let frame_timeout = self.rules.frame_timeout;
         let client = &mut self.peers[id];
-        let begun = client.units.front().is_some_and(|unit| client.delivered > unit.begin);
-        match (begun, completed) {
+        let in_unit = client.units.front().is_some_and(|unit| client.delivered > unit.begin);
+        match (in_unit || client.message_open, ended) {
             (false, _) => client.partial_due = None,
             (true, true) => client.partial_due = Some(now + frame_timeout),
             (true, false) => {
@@ -247,6 +222,7 @@ impl World {
         client.verdict = Some((reason, now));
         if let Some([high, low]) = code.map(u16::to_be_bytes) {
             client.farewell = true;
+            client.parted = Some(Parted { at: now, lingers: true });
             client.expect(&[0x88, 2, high, low]);
         }
     }
@@ -255,9 +231,9 @@ impl World {
     fn fulfil(&mut self, id: usize, outcome: Outcome, now: Timestamp) -> bool {
         let rules = self.rules;
         let client = &mut self.peers[id];
-        let exact = client.reading == Reading::Fast;
+        let exact = client.is_exact();
         match outcome {
-            Outcome::Nothing | Outcome::Fatal { .. } => {}
+            Outcome::Nothing | Outcome::Fragment { .. } | Outcome::Fatal { .. } => {}
             Outcome::Heartbeat(reply) => {
                 self.tally.heartbeats += 1;
                 if client.unanswered.len() >= usize::from(PENDING_PONGS_MAX) {
@@ -266,60 +242,93 @@ impl World {
                     self.condemn(id, CloseReason::PingFlood, code, now);
                     return false;
                 }
-                client.expect(&reply);
+                client.expect(reply.bytes());
                 client.unanswered.push_back(client.expected_end);
             }
+            Outcome::Pong => self.tally.pongs += 1,
             Outcome::Data(message) => {
                 self.tally.data += u64::from(exact);
                 if rules.echo {
                     client.expect(&message);
                 }
             }
-            Outcome::Hello => {
+            Outcome::PushAck { id: push } => self.receipt(id, push),
+            Outcome::Hello { wanted_ms } => {
                 self.tally.hellos += 1;
                 let mut welcome = vec![0, 17, 2];
                 let key = client
                     .key
                     .map_or(0, |key| u64::from(key.generation) << 32 | u64::from(key.index));
                 welcome.extend(key.to_be_bytes());
-                for duration in [rules.heartbeat_interval, rules.idle_timeout] {
+                let (interval, idle_timeout) = rules.terms(wanted_ms);
+                for duration in [interval, idle_timeout] {
                     welcome.extend((duration.as_millis() as u32).to_be_bytes());
                 }
                 client.expect(&welcome);
+                self.agree(id, wanted_ms);
             }
-            Outcome::Upgrade => {
+            Outcome::Upgrade { wanted_ms } => {
                 self.tally.upgrades += 1;
+                let (interval, idle_timeout) = rules.terms(wanted_ms);
                 let response = format!(
                     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
                      Connection: Upgrade\r\n\
                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
                      Heartbeat-Interval-Ms: {}\r\nIdle-Timeout-Ms: {}\r\n\r\n",
-                    rules.heartbeat_interval.as_millis(),
-                    rules.idle_timeout.as_millis()
+                    interval.as_millis(),
+                    idle_timeout.as_millis()
                 );
                 client.expect(response.as_bytes());
+                self.agree(id, wanted_ms);
             }
         }
         true
     }
 
+    fn agree(&mut self, id: usize, wanted_ms: u32) {
+        (self.peers[id].interval, self.peers[id].idle_timeout) = self.rules.terms(wanted_ms);
+        if wanted_ms > 0 {
+            self.exercise("terms of its own");
+        }
+    }
+
     /// The deadlines of a session that is heard.
-    fn dues(&self, client: &Peer) -> Vec<(Timestamp, CloseReason)> {
+    pub(super) fn dues(&self, client: &Peer) -> [Option<Due>; 2] {
         let rules = &self.rules;
         let opened_at = client.opened_at.unwrap_or(Timestamp::ZERO);
         let base = match client.first_done {
-            true => (client.last_activity + rules.idle_timeout, CloseReason::Expired),
+            true => self.idle_due(client),
             false => {
                 let timeout = rules.hello_timeout.min(rules.idle_timeout);
-                (opened_at + timeout, CloseReason::HelloTimeout)
+                Due::at(opened_at + timeout, CloseReason::HelloTimeout)
             }
         };
-        let partial = client.partial_due.map(|due| (due, CloseReason::FrameTimeout));
-        std::iter::once(base).chain(partial).collect()
+        let partial = client.partial_due.map(|due| Due::at(due, CloseReason::FrameTimeout));
+        [Some(base), partial]
+    }
+
+    /// When its silence has lasted for too long. The silence of one who was asked late counts from
+    /// later, and when somebody was asked does not show while he is still being sent something.
+    fn idle_due(&self, client: &Peer) -> Due {
+        let due = client.last_activity + client.idle_timeout;
+        match client.asked {
+            _ if !self.rules.server_ping => Due::at(due, CloseReason::Expired),
+            None => Due { earliest: due, latest: None, reason: CloseReason::Expired },
+            Some(asked) => Due {
+                earliest: due + asked.shift_min,
+                latest: Some(due + asked.shift_max),
+                reason: CloseReason::Expired,
+            },
+        }
     }
 
     /// Why this deadline is no reason to give a session up at `at`.
-    fn wrong_expiry(&self, client: &Peer, reason: CloseReason, at: Timestamp) -> Option<String> {
+    pub(super) fn wrong_expiry(
+        &self,
+        client: &Peer,
+        reason: CloseReason,
+        at: Timestamp,
+    ) -> Option<String> {
         let dues = self.dues(client);
         let told = |what: &str| {
             let opened = client.opened_at.map(Timestamp::as_millis);
@@ -334,21 +343,28 @@ impl World {
         if !self.rules.expiry {
             return told("although nobody is to be");
         }
-        let Some((due, _)) = dues.iter().find(|(_, of)| *of == reason) else {
+        let mut of_all = dues.iter().flatten();
+        let Some(due) = of_all.clone().find(|due| due.reason == reason) else {
             return told("without such a deadline");
         };
-        if at < *due {
+        if at < due.earliest {
             return told("before its time");
         }
-        if dues.iter().any(|(other, _)| other < due) {
+        if of_all.any(|other| other.latest.is_some_and(|latest| latest < due.earliest)) {
             return told("though another deadline came first");
         }
         let arrival = match client.last_arrival <= at {
             true => client.last_arrival,
             false => client.arrival_before,
         };
-        if reason == CloseReason::Expired && at < arrival + self.rules.idle_timeout {
+        if reason == CloseReason::Expired && at < arrival + client.idle_timeout {
             return told("though bytes had arrived");
+        }
+        let was_busy = client.close_begun.is_some_and(|begun| begun.is_busy);
+        let unasked =
+            self.rules.server_ping && client.asked.is_none() && client.has_no_output() && !was_busy;
+        if reason == CloseReason::Expired && unasked {
+            return told("without having been asked");
         }
         if client.behaviour.keeps_beating()
             && !client.dead
@@ -373,7 +389,7 @@ impl World {
             CloseReason::PeerReset if client.reset => None,
             CloseReason::PeerClosed if client.fin && client.end_seen => None,
             CloseReason::Kicked if client.kicked => None,
-            CloseReason::ServerStopping if self.stopping => None,
+            CloseReason::ServerStopping if self.stopping => self.wrong_stop(id),
             CloseReason::StallTimeout if slow && at >= stall_due => None,
             CloseReason::SendQueueFull if client.reading != Reading::Fast => None,
             CloseReason::Expired | CloseReason::HelloTimeout | CloseReason::FrameTimeout
@@ -391,96 +407,11 @@ impl World {
         if let Some(wrong) = wrong {
             self.violate(wrong);
         }
-    }
-
-    /// After a turn in which everything was heard: nobody who is due is still there.
-    pub(super) fn judge_lateness(&mut self) {
-        // A server that stops has a deadline of its own for everybody.
-        if self.stopping {
-            return;
+        if reason == CloseReason::ServerStopping
+            && self.draining.is_some_and(|draining| !draining.spread.is_zero())
+        {
+            self.exercise("sent away within a spread drain");
         }
-        let tick = self.rules.tick;
-        let begun = |due: Timestamp| tick.start(tick.deadline(due));
-        // With few buffers they are heard one after the other.
-        let unheard_turns_max = LATE_TURNS_MAX + 20 * self.sizes.clients as u32;
-        for id in self.live.clone() {
-            let now = self.now();
-            let client = &mut self.peers[id];
-            if client.blocked_since.is_some() {
-                // It can be noticed in the first turn after it has begun.
-                client.block_noticed.get_or_insert(now);
-            }
-            let client = &self.peers[id];
-            if client.place.is_none() || client.key.is_none() || client.given_up_at.is_some() {
-                continue;
-            }
-            let stall = client
-                .block_noticed
-                .map(|since| begun(since + self.rules.stall_timeout) + tick.as_duration() * 2);
-            let last = match client.verdict {
-                Some((_, at)) => {
-                    let flush = self.rules.stall_timeout + GOODBYE_TIMEOUT * 2;
-                    let slow = client.reading == Reading::Slow;
-                    (!slow).then(|| begun(client.send_begun.max(client.send_ended).max(at) + flush))
-                }
-                None => self.dues(client).iter().map(|(due, _)| begun(*due)).min(),
-            };
-            let late = self.rules.expiry
-                && last.into_iter().chain(stall).any(|last| self.turn_now >= last);
-            let client = &mut self.peers[id];
-            let ended = (client.fin || client.reset) && !client.end_seen;
-            let unheard = client.is_heard()
-                && (!client.inbox.is_empty() || ended)
-                && client.last_arrival.max(client.end_arrived) <= self.turn_now;
-            client.late_turns = if late { client.late_turns + 1 } else { 0 };
-            client.unheard_turns = if unheard { client.unheard_turns + 1 } else { 0 };
-            if client.unheard_turns > unheard_turns_max {
-                let told = format!("{id}, {:?}, is not heard", client.behaviour);
-                self.violate(told);
-                return;
-            }
-            if client.late_turns > LATE_TURNS_MAX {
-                let told = format!("{:?}, {:?}, is late to be given up", id, client.behaviour);
-                self.violate(told);
-            }
-        }
-    }
-
-    /// Whether a reading client has been waiting for its replies for longer than a while.
-    pub(super) fn waits_for_reply(&self, id: usize) -> bool {
-        let client = &self.peers[id];
-        let waits = client.place.is_some() && client.is_heard() && !client.expected.is_empty();
-        let reads = client.reading == Reading::Fast && !client.dead;
-        waits && reads && self.now() > client.last_activity + Duration::from_secs(2)
-    }
-
-    /// Holds the engine's counters against the tally.
-    pub(super) fn judge_counters(&mut self, counters: &Counters) {
-        let tally = self.tally;
-        let exact = [
-            ("accepted", counters.accepted, tally.accepted),
-            ("heartbeats_received", counters.heartbeats_received, tally.heartbeats),
-            ("heartbeats_answered", counters.heartbeats_answered, tally.answered),
-            ("bytes_sent", counters.bytes_sent, tally.bytes_sent),
-            ("hellos_received", counters.hellos_received, tally.hellos),
-            ("upgrades", counters.upgrades, tally.upgrades),
-            ("stale_events", counters.stale_events, 0),
-        ];
-        for (name, counted, right) in exact {
-            // Whose turn to go has come is heard no more, which shows only in what he is sent.
-            let is_right = match self.stopping {
-                true => counted <= right,
-                false => counted == right,
-            };
-            if !is_right {
-                self.violate(format!("{name} is {counted}, and ought to be {right}"));
-            }
-        }
-        let low = if self.stopping { 0 } else { tally.bytes_received };
-        let high = tally.bytes_received + tally.doubtful;
-        if !(low..=high).contains(&counters.bytes_received) {
-            let counted = counters.bytes_received;
-            self.violate(format!("bytes_received is {counted}, and ought to be {low} to {high}"));
-        }
+        self.forget_owed_pushes(id);
     }
 }

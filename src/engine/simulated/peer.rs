@@ -1,8 +1,11 @@
 //! One client's connection: what is on the wire both ways, and what ought to come of it.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use super::Rules;
 use super::client::Behaviour;
+use super::web_socket::Pieces;
 use crate::protocol::Protocol;
 use crate::session::{CloseReason, SessionKey};
 use crate::time::Timestamp;
@@ -18,18 +21,48 @@ pub(super) enum Reading {
     Never,
 }
 
+/// Bytes that answer something.
+#[derive(Clone, Debug)]
+pub(super) enum Reply {
+    Fixed(&'static [u8]),
+    Own(Vec<u8>),
+}
+
+impl Reply {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Reply::Fixed(bytes) => bytes,
+            Reply::Own(bytes) => bytes,
+        }
+    }
+}
+
 /// What a whole message does.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     Nothing,
     /// A heartbeat, with its reply.
-    Heartbeat(Vec<u8>),
+    Heartbeat(Reply),
+    /// An answer to a PING of the server, or one that nobody had asked for.
+    Pong,
     /// A message that is echoed where echo is on.
     Data(Vec<u8>),
-    /// A HELLO: answered by a WELCOME.
-    Hello,
-    /// An upgrade: answered by 101.
-    Upgrade,
+    /// A fragment of a message, not the last one; its header has so many bytes.
+    Fragment {
+        header_bytes: u64,
+    },
+    /// A HELLO with the interval that is wanted: answered by a WELCOME.
+    Hello {
+        wanted_ms: u32,
+    },
+    /// An upgrade, likewise: answered by 101.
+    Upgrade {
+        wanted_ms: u32,
+    },
+    /// The receipt for a push.
+    PushAck {
+        id: u64,
+    },
     /// It ends the session as soon as so many of its bytes are there.
     Fatal {
         bytes: u64,
@@ -46,12 +79,43 @@ pub(super) struct Unit {
     pub(super) outcome: Outcome,
 }
 
+/// Something that a client answers when it reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// A push, which wants a receipt.
+    Push(u64),
+    /// A PING of the server.
+    Ping,
+}
+
+/// A push that this client was sent, until it is known to be acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delivery {
+    pub(super) id: u64,
+    /// The engine knows that it was written.
+    pub(super) written: bool,
+    /// The receipt has come, be it before that.
+    pub(super) acknowledged: bool,
+}
+
+/// A push to this client alone that the shard has taken, and has not begun to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwedPush {
+    pub(super) id: u64,
+    /// It goes out behind so much of all that the client is sent.
+    pub(super) behind: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) behaviour: Behaviour,
     pub(super) steps: u32,
     pub(super) latency_us: u64,
     pub(super) reading: Reading,
+    /// It sends receipts for what it is pushed.
+    pub(super) acknowledges: bool,
+    /// What it is about to send of a fragmented message.
+    pub(super) pieces: Pieces,
     /// The client does nothing any more.
     pub(super) dead: bool,
     /// It was cut off from the server at some time.
@@ -59,7 +123,9 @@ pub(super) struct Peer {
     // The wire to the server.
     pub(super) written: u64,
     pub(super) arrives_at: Timestamp,
-    pub(super) inbox: VecDeque<u8>,
+    /// All that was written and not read; the first `arrived` bytes have reached the socket.
+    pub(super) wire: VecDeque<u8>,
+    pub(super) arrived: usize,
     pub(super) fin: bool,
     pub(super) reset: bool,
     pub(super) last_arrival: Timestamp,
@@ -73,28 +139,69 @@ pub(super) struct Peer {
     pub(super) in_pipe: usize,
     pub(super) send_begun: Timestamp,
     pub(super) send_ended: Timestamp,
+    pub(super) sends_in_flight: u32,
     pub(super) blocked_since: Option<Timestamp>,
     pub(super) block_noticed: Option<Timestamp>,
+    /// What it will answer once it has read so far.
+    pub(super) questions: VecDeque<(u64, Question)>,
     // What ought to be.
     pub(super) units: VecDeque<Unit>,
     pub(super) delivered: u64,
+    /// A fragmented message has begun.
+    pub(super) message_open: bool,
     pub(super) expected: VecDeque<u8>,
     pub(super) taken: u64,
     pub(super) expected_end: u64,
     pub(super) unanswered: VecDeque<u64>,
+    pub(super) deliveries: VecDeque<Delivery>,
+    pub(super) owed_pushes: VecDeque<OwedPush>,
+    pub(super) owed_push_bytes: usize,
     pub(super) opened_at: Option<Timestamp>,
     pub(super) first_done: bool,
+    pub(super) live_since: Option<Timestamp>,
     pub(super) last_activity: Timestamp,
+    /// The terms that it and the server have agreed on.
+    pub(super) interval: Duration,
+    pub(super) idle_timeout: Duration,
+    /// It was asked for a sign of life in this silence.
+    pub(super) asked: Option<Asked>,
     pub(super) partial_due: Option<Timestamp>,
     pub(super) verdict: Option<(CloseReason, Timestamp)>,
     pub(super) end_seen: bool,
     pub(super) given_up_at: Option<Timestamp>,
+    pub(super) parted: Option<Parted>,
+    pub(super) close_begun: Option<CloseBegun>,
     pub(super) farewell: bool,
+    /// It was told that the server stops.
+    pub(super) told: bool,
     /// An administrator wants it gone.
     pub(super) kicked: bool,
     pub(super) end_arrived: Timestamp,
     pub(super) late_turns: u32,
     pub(super) unheard_turns: u32,
+}
+
+/// A PING of the server: its silence counts from so much later, at least and at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) shift_min: Duration,
+    pub(super) shift_max: Duration,
+}
+
+/// It was told good-bye.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parted {
+    pub(super) at: Timestamp,
+    /// Once it has taken all it has a second to close its side.
+    pub(super) lingers: bool,
+}
+
+/// The engine has begun to close its connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CloseBegun {
+    pub(super) at: Timestamp,
+    /// With a send in flight.
+    pub(super) is_busy: bool,
 }
 
 impl Peer {
@@ -103,17 +210,21 @@ impl Peer {
         latency_us: u64,
         reading: Reading,
         room: usize,
+        rules: &Rules,
     ) -> Peer {
         Peer {
             behaviour,
             steps: 0,
             latency_us,
             reading,
+            acknowledges: false,
+            pieces: Pieces::new(),
             dead: false,
             cut_off: false,
             written: 0,
             arrives_at: Timestamp::ZERO,
-            inbox: VecDeque::new(),
+            wire: VecDeque::new(),
+            arrived: 0,
             fin: false,
             reset: false,
             last_arrival: Timestamp::ZERO,
@@ -125,22 +236,35 @@ impl Peer {
             in_pipe: 0,
             send_begun: Timestamp::ZERO,
             send_ended: Timestamp::ZERO,
+            sends_in_flight: 0,
             blocked_since: None,
             block_noticed: None,
+            questions: VecDeque::new(),
             units: VecDeque::new(),
             delivered: 0,
+            message_open: false,
             expected: VecDeque::new(),
             taken: 0,
             expected_end: 0,
             unanswered: VecDeque::new(),
+            deliveries: VecDeque::new(),
+            owed_pushes: VecDeque::new(),
+            owed_push_bytes: 0,
             opened_at: None,
             first_done: false,
+            live_since: None,
             last_activity: Timestamp::ZERO,
+            interval: rules.heartbeat_interval,
+            idle_timeout: rules.idle_timeout,
+            asked: None,
             partial_due: None,
             verdict: None,
             end_seen: false,
             given_up_at: None,
+            parted: None,
+            close_begun: None,
             farewell: false,
+            told: false,
             kicked: false,
             end_arrived: Timestamp::ZERO,
             late_turns: 0,
@@ -157,9 +281,15 @@ impl Peer {
     }
 
     /// Takes up to `most` bytes out of the socket.
-    pub(super) fn read(&mut self, most: usize) -> Vec<u8> {
-        let count = most.min(self.inbox.len());
-        self.inbox.drain(..count).collect()
+    pub(super) fn read(&mut self, most: usize, bytes: &mut Vec<u8>) {
+        let count = most.min(self.arrived);
+        self.arrived -= count;
+        bytes.extend(self.wire.drain(..count));
+    }
+
+    /// The oracle knows at any moment whether the engine hears it: its queue never runs full.
+    pub(super) fn is_exact(&self) -> bool {
+        self.reading == Reading::Fast
     }
 
     pub(super) fn give_up(&mut self, now: Timestamp) {
@@ -171,8 +301,63 @@ impl Peer {
         self.given_up_at.is_none() && self.verdict.is_none()
     }
 
+    /// Whether it has a session that the engine still hears, and which it has begun itself.
+    pub(super) fn is_live(&self) -> bool {
+        self.place.is_some() && self.key.is_some() && self.first_done && self.is_heard()
+    }
+
+    /// Whether it has sent no message to its end.
+    pub(super) fn is_within_frame(&self) -> bool {
+        self.units.back().is_some_and(|unit| unit.end > self.written)
+    }
+
+    /// Whether the header of a message's first fragment has come, and not the fragment's end.
+    pub(super) fn is_within_first_fragment(&self) -> bool {
+        self.units.front().is_some_and(|unit| match unit.outcome {
+            Outcome::Fragment { header_bytes } => self.delivered >= unit.begin + header_bytes,
+            _ => false,
+        })
+    }
+
+    pub(super) fn note_activity(&mut self, now: Timestamp) {
+        self.last_activity = now;
+        self.asked = None;
+    }
+
     pub(super) fn expect(&mut self, bytes: &[u8]) {
         self.expected.extend(bytes);
         self.expected_end += bytes.len() as u64;
+    }
+
+    /// It is sent something now that comes before all that it is owed already.
+    pub(super) fn expect_first(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().rev() {
+            self.expected.push_front(*byte);
+        }
+        let length = bytes.len() as u64;
+        self.expected_end += length;
+        let taken = self.taken;
+        for end in self.unanswered.iter_mut().filter(|end| **end > taken) {
+            *end += length;
+        }
+        // It was queued before all pushes that are still waiting.
+        for owed in &mut self.owed_pushes {
+            owed.behind += length;
+        }
+    }
+
+    /// It has gone for good: long worlds see many come and go.
+    pub(super) fn forget_wires(&mut self) {
+        self.wire = VecDeque::new();
+        self.units = VecDeque::new();
+        self.expected = VecDeque::new();
+        self.questions = VecDeque::new();
+        self.deliveries = VecDeque::new();
+        self.unanswered = VecDeque::new();
+    }
+
+    /// Whether nothing is on its way to it, as far as the engine knows.
+    pub(super) fn has_no_output(&self) -> bool {
+        self.sends_in_flight == 0 && self.expected.is_empty() && self.owed_pushes.is_empty()
     }
 }

@@ -40,7 +40,7 @@ impl RingFace for SimulatedRing {
     }
 
     fn buffers_held(&self) -> u32 {
-        self.world.borrow().rings[self.number].held()
+        self.world.borrow().rings[self.number].held
     }
 
     fn buffer_account(&mut self) -> Option<BufferAccount> {
@@ -132,10 +132,14 @@ impl RingFace for SimulatedRing {
         &buffer.bytes
     }
 
-    fn release(&mut self, Loan { id, .. }: Loan) {
+    fn release(&mut self, Loan { id, bytes }: Loan) {
         let mut world = self.world.borrow_mut();
-        let place = &mut world.rings[self.number].buffers[usize::from(id)];
+        world.give_back_bytes(bytes);
+        let ring = &mut world.rings[self.number];
+        let place = &mut ring.buffers[usize::from(id)];
         let before = std::mem::replace(place, Whereabouts::Released);
+        ring.held -= u32::from(before == Whereabouts::Held);
+        ring.has_released = true;
         if before != Whereabouts::Held {
             world.violate(format!("buffer {id} was given back while {before:?}"));
         }

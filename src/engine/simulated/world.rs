@@ -4,15 +4,18 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
+use super::farewell::Draining;
+use super::fate::Order;
 use super::kernel::{Cqe, RingState, Source, Sqe, Whereabouts};
 use super::oracle::Tally;
 use super::peer::Peer;
+use super::pushes::Pushes;
 use super::random::Random;
 use super::time::VirtualTime;
 use super::{Rates, Rules, Sizes};
 use crate::ring::{Op, Tag, Wait};
 use crate::session::SessionKey;
-use crate::time::Timestamp;
+use crate::time::{Tick, Timestamp};
 
 /// The ring that sleeps for all.
 pub(super) const MAIN: usize = 0;
@@ -21,14 +24,14 @@ pub(super) const MAIN: usize = 0;
 const SLOW_US_MAX: u64 = 50_000;
 
 /// What happens at a time of its own.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
     /// A client does the next thing that it does.
     Act(usize),
     /// A connection reaches the listener.
     Connect(usize),
-    /// Bytes reach the server.
-    Bytes(usize, Vec<u8>),
+    /// So many more bytes reach the server.
+    Bytes(usize, usize),
     /// The client has closed its sending side.
     Fin(usize),
     /// The client has reset the connection.
@@ -54,8 +57,12 @@ pub(super) struct World {
     /// Those that have a connection, or are about to.
     pub(super) live: Vec<usize>,
     pub(super) tally: Tally,
+    pub(super) pushes: Pushes,
+    pub(super) draining: Option<Draining>,
     /// How often each fault was injected.
     pub(super) faults: BTreeMap<&'static str, u64>,
+    /// How often each part of what is tested was reached.
+    pub(super) exercised: BTreeMap<&'static str, u64>,
     pub(super) violation: Option<String>,
     /// A hash over everything that the engine saw and did.
     pub(super) trace: u64,
@@ -64,8 +71,10 @@ pub(super) struct World {
     pub(super) turn_begins: bool,
     /// Closes that were queued in this turn.
     pub(super) closes: Vec<(SessionKey, usize)>,
-    /// Sessions that an administrator closes before the next turn.
-    pub(super) kicks: Vec<SessionKey>,
+    /// What an administrator asks for before the next turn.
+    pub(super) orders: Vec<Order>,
+    /// All sessions have had an index below this.
+    pub(super) indices_end: u32,
     pub(super) chaos: bool,
     pub(super) stopping: bool,
     pub(super) partition_until: Timestamp,
@@ -79,6 +88,15 @@ pub(super) struct World {
     pub(super) nameless: u64,
     bell: u64,
     wake: Option<Tag>,
+    /// Bytes that have arrived and were not read, of all clients.
+    pub(super) unread: usize,
+    /// The tick of which it was judged last whether all who are due were given up.
+    pub(super) judged_tick: Option<Tick>,
+    /// Somebody is to be looked at again in the next turn.
+    pub(super) has_suspects: bool,
+    pause_again: bool,
+    /// Memory for received bytes.
+    spare: Vec<Vec<u8>>,
 }
 
 impl World {
@@ -93,13 +111,17 @@ impl World {
             peers: Vec::new(),
             live: Vec::new(),
             tally: Tally::default(),
+            pushes: Pushes::default(),
+            draining: None,
             faults: BTreeMap::new(),
+            exercised: BTreeMap::new(),
             violation: None,
             trace: 0xcbf2_9ce4_8422_2325,
             turn_now: Timestamp::ZERO,
             turn_begins: true,
             closes: Vec::new(),
-            kicks: Vec::new(),
+            orders: Vec::new(),
+            indices_end: 0,
             chaos: true,
             stopping: false,
             partition_until: Timestamp::ZERO,
@@ -110,6 +132,11 @@ impl World {
             nameless: 0,
             bell: 0,
             wake: None,
+            unread: 0,
+            judged_tick: None,
+            has_suspects: false,
+            pause_again: false,
+            spare: Vec::new(),
         }
     }
 
@@ -125,6 +152,19 @@ impl World {
 
     pub(super) fn fault(&mut self, name: &'static str) {
         *self.faults.entry(name).or_default() += 1;
+    }
+
+    pub(super) fn exercise(&mut self, name: &'static str) {
+        *self.exercised.entry(name).or_default() += 1;
+    }
+
+    pub(super) fn spare_bytes(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_back_bytes(&mut self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        self.spare.push(bytes);
     }
 
     /// Whether a fault of this name happens now; counted if so.
@@ -170,13 +210,15 @@ impl World {
         match event {
             Event::Act(peer) => self.act(peer),
             Event::Connect(peer) => self.connect(peer),
-            Event::Bytes(peer, bytes) => self.bytes_arrive(peer, &bytes),
+            Event::Bytes(peer, count) => self.bytes_arrive(peer, count),
             Event::Fin(peer) => {
+                self.has_suspects = true;
                 self.peers[peer].fin = true;
                 self.peers[peer].end_arrived = self.now();
                 self.rouse(peer);
             }
             Event::Reset(peer) => {
+                self.has_suspects = true;
                 self.peers[peer].reset = true;
                 self.peers[peer].end_arrived = self.now();
                 self.rouse(peer);
@@ -292,10 +334,11 @@ impl World {
     /// What `io_uring_enter` does.
     pub(super) fn enter(&mut self, ring: usize, wait: Wait) {
         self.rings[ring].counters.enters += 1;
-        for place in &mut self.rings[ring].buffers {
-            if *place == Whereabouts::Released {
-                *place = Whereabouts::Free;
-            }
+        self.take_back_buffers(ring);
+        let again = std::mem::take(&mut self.pause_again) && matches!(wait, Wait::No);
+        let rate = if again { 1_000 } else { self.rates.paused_within };
+        if self.strikes("the process was paused within a turn", rate) {
+            self.pause();
         }
         let slow = self.strikes("slow turn", self.rates.slow);
         self.pass_micros(if slow { SLOW_US_MAX } else { 20 });
@@ -312,6 +355,19 @@ impl World {
         self.rings[ring].stale_flag = self.strikes("stale flag", self.rates.stale_flag);
         if std::mem::take(&mut self.turn_begins) {
             self.turn_now = self.now();
+        }
+    }
+
+    /// What the engine has given back can be filled again.
+    fn take_back_buffers(&mut self, ring: usize) {
+        let state = &mut self.rings[ring];
+        if !std::mem::take(&mut state.has_released) {
+            return;
+        }
+        for place in &mut state.buffers {
+            if *place == Whereabouts::Released {
+                *place = Whereabouts::Free;
+            }
         }
     }
 
@@ -335,9 +391,15 @@ impl World {
             }
         }
         if self.strikes("the process was paused", self.rates.paused) {
-            let pause = self.random.within(1, self.rates.pause_ms_max);
-            self.pass_until(self.now() + Duration::from_millis(pause));
+            self.pause();
+            // A machine that stands still does so again before the turn has ended.
+            self.pause_again = self.random.chance(800);
         }
+    }
+
+    fn pause(&mut self) {
+        let pause = self.random.within(1, self.rates.pause_ms_max);
+        self.pass_until(self.now() + Duration::from_millis(pause));
     }
 
     fn flush_overflow(&mut self, ring: usize) {
@@ -349,17 +411,24 @@ impl World {
         }
     }
 
-    /// Does deferred work, in any order; work that comes up meanwhile is left for the next time.
+    /// Does deferred work, in any order but that what was left over comes first; work that comes up
+    /// meanwhile is left for the next time.
     fn run_ready(&mut self, ring: usize, limit: usize) {
-        for _ in 0..limit.min(self.rings[ring].ready.len()) {
-            let count = self.rings[ring].ready.len();
+        let begun_with = self.rings[ring].ready.len();
+        let limit = limit.min(begun_with);
+        for _ in 0..limit {
+            let state = &mut self.rings[ring];
+            let (count, left_over) = (state.ready.len(), state.left_over);
             if count == 0 {
                 break;
             }
-            let picked = self.random.below(count);
-            let source = self.rings[ring].ready.swap_remove(picked);
+            state.left_over = left_over.saturating_sub(1);
+            let among = if left_over > 0 { left_over.min(count) } else { count };
+            let picked = self.random.below(among);
+            let source = self.rings[ring].ready.remove(picked);
             self.run_source(ring, source);
         }
+        self.rings[ring].left_over = begun_with - limit;
     }
 
     pub(super) fn submit_all(&mut self, ring: usize) {
@@ -388,6 +457,7 @@ impl World {
         }
         if let Some((id, _)) = &cqe.buffer {
             state.buffers[usize::from(*id)] = Whereabouts::Held;
+            state.held += 1;
         }
         self.note(&[self.now().as_nanos(), cqe.tag.to_bits(), cqe.result as u64]);
         self.engine_learns(ring, &cqe);

@@ -255,6 +255,8 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
                 Arming::Receive => self.arm(key),
                 Arming::Poll => self.read(key),
             }
+            // There are bytes for it: they are not to wait until the ring that sleeps does so.
+            self.members[ring].hasty |= !is(Mutant::StarvedLast);
         }
     }
 }

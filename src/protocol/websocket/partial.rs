@@ -3,6 +3,7 @@
 use super::header::{HEADER_BYTES_MAX, Header, Opcode};
 use super::utf8::TextCheck;
 use super::{Event, Reader, Stop, WebSocketError, event};
+use crate::mutants::{Mutant, is};
 
 /// A header of which a part has come, a frame whose payload is coming, a message that is coming in
 /// fragments: whatever is unfinished. Dropped when nothing is.
@@ -100,6 +101,11 @@ impl Partial {
         if matches!(header.opcode, Opcode::Text | Opcode::Binary) {
             let check = TextCheck::default();
             self.message = Some(Message { opcode: header.opcode, payload: Vec::new(), check });
+        }
+        if let (Some(message), Opcode::Continuation, true) =
+            (&mut self.message, header.opcode, is(Mutant::ContinuationDropped))
+        {
+            message.payload.clear();
         }
         self.frame = Some(Frame { header, received_bytes: 0 });
     }

@@ -36,13 +36,12 @@ mod push;
 mod push_book;
 mod tcp;
 mod terms;
+mod view;
 mod websocket;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-
-use serde::Serialize;
 
 pub use self::admission::{AcceptRate, Admission, Bounds};
 pub use self::auth::Auth;
@@ -62,6 +61,7 @@ use self::push::Broadcast;
 pub use self::push::{PushMessage, PushRefused, PushTooLong};
 pub use self::push_book::PushAccount;
 use self::push_book::PushBook;
+pub use self::view::SessionView;
 use crate::limits::EXPIRED_PER_TURN_MAX;
 use crate::mutants::{Mutant, is};
 use crate::outgoing::Outgoing;
@@ -87,23 +87,6 @@ pub enum Effect {
         /// Whom.
         key: SessionKey,
     },
-}
-
-/// What can be told of a session.
-#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
-pub struct SessionView {
-    /// Where it stands in its life.
-    pub phase: Phase,
-    /// How long it has been open.
-    pub open_ms: u64,
-    /// How long it has been silent.
-    pub silent_ms: u64,
-    /// After so much silence it is expired.
-    pub idle_timeout_ms: u32,
-    /// Heartbeats whose reply has not been sent yet.
-    pub heartbeats_pending: u8,
-    /// Bytes that wait to be sent.
-    pub queued_bytes: u64,
 }
 
 /// How the receiving side of a connection ended.
@@ -377,20 +360,6 @@ impl<S: Sweeper, C> Shard<S, C> {
         }
         let next = [self.next_broadcast_at(now), self.next_drain_at(now)];
         next.into_iter().flatten().min()
-    }
-
-    /// What can be told of a session, if it is open.
-    pub fn view(&self, key: SessionKey, now: Timestamp) -> Option<SessionView> {
-        let session = self.sessions.get(key).filter(|_| self.is_open(key))?;
-        let queued = session.outbox.as_ref().map_or(0, |outbox| outbox.queued_bytes());
-        Some(SessionView {
-            phase: session.phase,
-            open_ms: now.since(session.opened_at).as_millis() as u64,
-            silent_ms: now.since(session.last_activity).as_millis() as u64,
-            idle_timeout_ms: session.idle_timeout_ms,
-            heartbeats_pending: session.pongs_unanswered,
-            queued_bytes: queued as u64,
-        })
     }
 
     fn is_open(&self, key: SessionKey) -> bool {

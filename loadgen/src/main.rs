@@ -2,7 +2,8 @@
 //!
 //! Read in this order: [`run`], [`conductor`] (the phases), [`worker`] (the loop), [`plan`] and
 //! [`schedule`] (who acts when), [`scenario`] (what happens beside), [`oracle`] (who had to be
-//! expired), [`report`] (what comes of it).
+//! expired), [`report`] (what comes of it). [`wire`] speaks the protocols, [`foreign`] knows what
+//! is different about servers that are not heartwheel.
 
 #![forbid(unsafe_code)]
 
@@ -10,12 +11,14 @@ mod addresses;
 mod cli;
 mod conductor;
 mod crew;
+mod foreign;
 mod host;
 mod latency;
 mod limits;
 mod live;
 mod oracle;
 mod plan;
+mod protocol;
 mod report;
 mod run;
 mod scenario;
@@ -24,6 +27,7 @@ mod series;
 mod server;
 mod slo;
 mod stats;
+mod target;
 mod units;
 mod wire;
 mod worker;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::cli::Cli;
 use crate::host::kernel::{self, KernelSample};
+use crate::latency::Latency;
 use crate::limits;
 use crate::run::{Baseline, Steady};
 use crate::scenario::admin::Answer;
@@ -219,8 +220,6 @@ fn heartbeats(evidence: &Evidence<'_>) -> Heartbeats {
 
 fn expiry(evidence: &Evidence<'_>) -> Expiry {
     let Evidence { stats, terms_ms, .. } = evidence;
-    let millis = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
-    let late = &stats.expiry_lateness;
     Expiry {
         silenced: stats.silenced,
         expired: stats.expired,
@@ -231,13 +230,19 @@ fn expiry(evidence: &Evidence<'_>) -> Expiry {
         our_delay: stats.our_delay,
         undecided: stats.undecided,
         idle_timeout_ms: (terms_ms.1 > 0).then_some(terms_ms.1),
-        lateness_ms: Lateness {
-            min: millis(late.min_us()),
-            p50: millis(late.percentile_us(50.0)),
-            p99: millis(late.percentile_us(99.0)),
-            max: millis(late.max_us()),
-        },
+        lateness_ms: lateness(&stats.expiry_lateness),
+        silence_ms: lateness(&stats.silence),
         method: ORACLE_METHOD,
+    }
+}
+
+fn lateness(latency: &Latency) -> Lateness {
+    let millis = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
+    Lateness {
+        min: millis(latency.min_us()),
+        p50: millis(latency.percentile_us(50.0)),
+        p99: millis(latency.percentile_us(99.0)),
+        max: millis(latency.max_us()),
     }
 }
 

@@ -164,8 +164,9 @@ def mosquitto(toolbox, more=""):
 
 def redis(toolbox, timeout_s):
     port, work = free_port(), folder(toolbox, "redis")
-    return Peer([which("redis-server"), "--port", port, "--bind", "127.0.0.1", "--save", "",
-                 "--appendonly", "no", "--timeout", timeout_s, "--tcp-keepalive", 0,
+    return Peer([which("redis-server"), "--port", port, "--bind", "127.0.0.1",
+                 # Clients come from all over 127.0.0.0/8.
+                 "--protected-mode", "no", "--save", "", "--appendonly", "no", "--timeout", timeout_s, "--tcp-keepalive", 0,
                  "--logfile", work / "redis.log"], port, work)
 
 

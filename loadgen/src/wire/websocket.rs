@@ -140,7 +140,12 @@ impl WebSocket {
             }
             taken += length;
         }
-        Ok(taken)
+        // What is wrong with a beginning shows before its end is there.
+        let heard = |_: Event<'_>| -> Result<(), Illegal> { Ok(()) };
+        match decode(&CLIENT, &mut None, &bytes[taken..], heard) {
+            Ok(()) => Ok(taken),
+            Err(_) => Err(Illegal),
+        }
     }
 
     fn meaning_of(&self, event: Event<'_>, buffers: &mut Buffers) -> Incoming {
@@ -215,7 +220,6 @@ fn message_bytes(bytes: &[u8]) -> Option<usize> {
         let end = frame_bytes(frame).filter(|&end| end <= frame.len())?;
         length += end;
         let (is_last, is_control) = (first & 0x80 != 0, first & 0x08 != 0);
-        // What is wrong with them, if anything, is for the decoder to say.
         if is_last && !(is_control && begun) {
             return Some(length);
         }

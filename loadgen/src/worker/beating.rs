@@ -128,20 +128,21 @@ impl Worker {
         } else {
             self.stats.bytes_sent += result as u64;
         }
-        let closing = client.state == State::Closing;
+        // Who takes leave has it in the outbox, behind this; who closes at once has none.
+        let ends =
+            client.state == State::Closing && (result < 0 || !self.outboxes.contains_key(&index));
         let rest = outgoing.and_then(|outgoing| self.rest_of(outgoing, result));
-        if closing {
+        if ends {
             return self.close_when_idle(index);
         }
         let next = rest.or_else(|| match self.outboxes.is_empty() {
             true => None,
             false => self.outboxes.get_mut(&index)?.pop_front(),
         });
-        if let Some(next) = next {
-            let client = &mut self.clients[index as usize];
-            client.sending = true;
-            self.group.send(index, client.generation, next);
-        }
+        let Some(next) = next else { return self.close_when_idle(index) };
+        let client = &mut self.clients[index as usize];
+        client.sending = true;
+        self.group.send(index, client.generation, next);
     }
 
     /// What of a message has not been sent, after a send that has completed with `result`.

@@ -17,6 +17,7 @@ use crate::limits;
 impl Worker {
     /// Ends whatever is in flight for a client, so that its slot can be closed.
     pub(super) fn begin_close(&mut self, index: u32) {
+        self.outboxes.remove(&index);
         let client = &self.clients[index as usize];
         if client.sending {
             self.group.cancel_send(index, client.generation);
@@ -24,16 +25,15 @@ impl Worker {
         self.cease(index);
     }
 
-    /// The same in good order: the client says good-bye where the protocol wants it, if it is well
-    /// and nothing is on its way before that.
+    /// The same in good order: the client says good-bye first where the protocol wants it, unless
+    /// it is silent.
     pub(super) fn take_leave(&mut self, index: u32, now: Timestamp) {
-        let farewell = self.task.wire.farewell();
-        match farewell.filter(|_| !self.is_silent(index, now)) {
-            Some(farewell) if !self.clients[index as usize].sending => {
+        match self.task.wire.farewell().filter(|_| !self.is_silent(index, now)) {
+            Some(farewell) => {
                 self.send(index, farewell, now);
                 self.cease(index);
             }
-            _ => self.begin_close(index),
+            None => self.begin_close(index),
         }
     }
 

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::cli::Cli;
 use crate::protocol::Protocol;
 use crate::scenario::Scenario;
+use crate::stats::Stats;
 use crate::target::Target;
 use crate::wire::{Line, Template, Wire, WsHeartbeat};
 
@@ -147,6 +148,23 @@ pub fn idle_timeout(cli: &Cli) -> Option<Duration> {
     match cli.spoken() {
         Protocol::Mqtt => mqtt_keepalive_s(cli).ok().map(of_keepalive),
         _ => cli.idle_timeout,
+    }
+}
+
+/// What should be known of a run against such a server.
+pub fn notes(cli: &Cli, stats: &Stats) -> Vec<String> {
+    let text = cli.foreign.ws_heartbeat.unwrap_or(WsHeartbeat::Text) == WsHeartbeat::Text;
+    let unanswered = cli.target.is_some() && stats.sent > 0 && stats.acked == 0;
+    match (cli.spoken(), mqtt_keepalive_s(cli)) {
+        (Protocol::Mqtt, Ok(keepalive_s)) => {
+            vec![format!("the clients' keepalive is {keepalive_s} s")]
+        }
+        (Protocol::WebSocket, _) if text && unanswered => vec![
+            "no text `ping` was answered by `pong`: perhaps this server knows only control PINGs \
+             (--ws-heartbeat control)"
+                .to_owned(),
+        ],
+        _ => Vec::new(),
     }
 }
 

@@ -223,6 +223,7 @@ fn a_broker_may_expire_after_one_and_a_half_keepalives() {
     ];
     expect(&outcome, 0, &numbers);
     assert_eq!((&outcome.report["protocol"], farewells), (&"mqtt".into(), 36));
+    assert!(outcome.report["notes"].to_string().contains("keepalive is 1 s"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{
     Requested, ServerSection, events, laws, verdict,
 };
 use crate::cli::Cli;
+use crate::foreign;
 use crate::host::kernel::{self, KernelSample};
 use crate::latency::Latency;
 use crate::limits;
@@ -87,6 +88,7 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
     }
     let mut notes = evidence.warnings.clone();
     notes.extend(evidence.notes.iter().cloned());
+    notes.extend(foreign::notes(cli, stats));
 
     let mut report = Report {
         version: 1,

@@ -15,7 +15,8 @@ use crate::engine::{Arming, EngineKind, Tuning};
 use crate::limits::{
     ANSWER_TICKS_MIN, COMPLETION_ENTRIES, DRAIN_TIMEOUT, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES,
     HEARTBEAT_MAX, HEARTBEAT_MIN, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX,
-    SHARDS_MAX, SLOTS_PER_RING_MAX, SPREAD_MAX, TICK_MIN, WAIT_COMPLETIONS, WAIT_MIN,
+    SHARDS_MAX, SLOTS_PER_RING_MAX, SPREAD_MAX, TICK_MIN, UNSENT_BYTES_MIN, WAIT_COMPLETIONS,
+    WAIT_MIN,
 };
 use crate::protocol::Protocol;
 use crate::protocol::ticket::KeyRing;
@@ -126,9 +127,12 @@ impl Config {
             None => Strategy::DEFAULT,
             Some(name) => name.parse().map_err(|error| value("sweep", name, error))?,
         };
+        let policy = policy(args)?;
+        let unsent_bytes = policy.send_queue_bytes.max(UNSENT_BYTES_MIN);
         let socket = SocketOptions {
             keepalive: args.keepalive.as_deref().map_or(Ok(None), parse_keepalive)?,
             user_timeout: args.user_timeout.map(|span| span.0),
+            unsent_bytes_max: Some(u32::try_from(unsent_bytes).unwrap_or(u32::MAX)),
         };
         let count = args.max_connections.unwrap_or(Count(100_000)).0;
         let max_connections = usize::try_from(count).unwrap_or(usize::MAX);
@@ -147,7 +151,7 @@ impl Config {
             keys: keys.transpose()?,
             drain_spread: args.drain_spread.map_or(Duration::ZERO, |span| span.0),
             drain_timeout: args.drain_timeout.map_or(DRAIN_TIMEOUT, |span| span.0),
-            policy: policy(args)?,
+            policy,
             socket,
             tuning: tuning(args)?,
         };

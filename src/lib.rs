@@ -25,10 +25,10 @@
 //! [`limits`] has every constant that bounds something.
 //!
 //! # Who may know whom
-//! `limits, time, outgoing <- protocol, sweep, ring <- session <- shard <- engine <- control <-
-//! server <- main`, each only those before it; `tests/tidy.rs` holds these walls up.
+//! `limits, time, outgoing, vectors <- protocol, sweep, ring <- session <- shard <- engine <-
+//! control <- server <- main`, each only those before it; `tests/tidy.rs` holds these walls up.
 
-// Only `ring`, `sys` and the vector code in `sweep` may be unsafe: forbidden elsewhere.
+// Only `ring`, `sys`, `vectors` and the vector code in `sweep` may be unsafe: forbidden elsewhere.
 #[forbid(unsafe_code)]
 pub mod cli;
 #[forbid(unsafe_code)]
@@ -43,6 +43,8 @@ pub mod engine;
 pub mod host;
 #[forbid(unsafe_code)]
 pub mod limits;
+#[forbid(unsafe_code)]
+pub mod logging;
 #[forbid(unsafe_code)]
 pub mod mutants;
 pub mod outgoing;
@@ -65,3 +67,4 @@ pub mod sys;
 pub mod time;
 #[forbid(unsafe_code)]
 pub mod units;
+pub mod vectors;

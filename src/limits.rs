@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// Lines of one kind that the log has in a [`LOG_WINDOW`]; one more is only counted.
+pub const LOG_LINES_MAX: u32 = 100;
+
+/// After so long a kind of line may have its number anew.
+pub const LOG_WINDOW: Duration = Duration::from_secs(1);
+
+/// The most that the log shows of one value, in bytes.
+pub const LOG_FIELD_BYTES_MAX: usize = 512;
+
 /// The longest payload of a PING or PONG, in bytes (as RFC 6455 section 5.5 has it).
 pub const PING_PAYLOAD_BYTES_MAX: usize = 125;
 
@@ -53,6 +62,10 @@ pub const PENDING_PONGS_MAX: u8 = 16;
 /// So many more bytes of an unfinished WebSocket message give it its time anew, so that a large one
 /// may take as long as it makes progress.
 pub const MESSAGE_PROGRESS_BYTES: usize = 64 * 1024;
+
+/// The kernel takes as many bytes that it cannot send yet as the send queue holds, but at least so
+/// many: fewer would only cost more wakeups.
+pub const UNSENT_BYTES_MIN: usize = 16 << 10;
 
 /// With `--echo`, and unless it is told otherwise, a send queue has room for so many of the largest
 /// frames.

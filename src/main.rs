@@ -8,10 +8,10 @@ use clap::Parser;
 use heartwheel::cli::{Cli, Command, DoctorArgs, TicketArgs};
 use heartwheel::config::{self, Config, ConfigError, listen_addresses};
 use heartwheel::host::{Diagnosis, Ends, Needs};
+use heartwheel::logging;
 use heartwheel::protocol::ticket::Ticket;
 use heartwheel::server;
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
 
 /// The flags or the file are wrong.
 const EXIT_USAGE: u8 = 2;
@@ -21,7 +21,7 @@ const EXIT_FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr();
+    let _log = logging::init();
     match cli.command {
         Command::Serve(args) => {
             let config = match Config::load(*args) {
@@ -101,14 +101,4 @@ fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     let _ = writeln!(stderr, "heartwheel: {error}");
     ExitCode::from(code)
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .init();
 }

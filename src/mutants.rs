@@ -41,6 +41,7 @@ pub enum Mutant {
     WakeNotRearmed,
     TwoSends,
     FloodBoundMissed,
+    CancelNotNoted,
 }
 
 impl Mutant {
@@ -80,6 +81,7 @@ impl Mutant {
         Mutant::WakeNotRearmed,
         Mutant::TwoSends,
         Mutant::FloodBoundMissed,
+        Mutant::CancelNotNoted,
     ];
 }
 

@@ -13,6 +13,13 @@ pub struct FinalLine {
     r#final: bool,
     counters: Value,
     laws: Vec<Law>,
+    shards: Vec<ShardLaws>,
+}
+
+/// One shard's laws.
+#[derive(Debug, Serialize)]
+struct ShardLaws {
+    laws: Vec<Law>,
 }
 
 /// What `/stats` tells: each shard's counters as one moment saw them, and their sum.
@@ -41,13 +48,17 @@ impl FinalLine {
         let mut engine = EngineCounters::default();
         let mut ring = RingCounters::default();
         let mut laws: Vec<Law> = Vec::new();
+        let mut shards = Vec::new();
         for report in reports {
             counters.add(&report.counters);
             engine.add(&report.engine);
             ring.add(&report.ring);
-            add_laws(&mut laws, &report.laws());
+            let of_shard = report.laws();
+            add_laws(&mut laws, &of_shard);
+            shards.push(ShardLaws { laws: of_shard });
         }
-        FinalLine { r#final: true, counters: to_json(&counters, &engine, &ring), laws }
+        let counters = to_json(&counters, &engine, &ring);
+        FinalLine { r#final: true, counters, laws, shards }
     }
 
     /// Whether every law holds.
@@ -56,13 +67,15 @@ impl FinalLine {
     }
 }
 
-/// Adds up a law's sides over the shards. It holds if it holds in each.
+/// Adds up a law's sides over the shards. It holds if it holds in each: what one shard has too much
+/// of and another too little is no balance.
 fn add_laws(sums: &mut Vec<Law>, laws: &[Law]) {
     for law in laws {
         match sums.iter_mut().find(|sum| sum.name == law.name) {
             Some(sum) => {
-                sum.left += law.left;
-                sum.right += law.right;
+                // A side that fell below 0 is far from right, and not worth a panic.
+                sum.left = sum.left.wrapping_add(law.left);
+                sum.right = sum.right.wrapping_add(law.right);
                 sum.holds &= law.holds;
             }
             None => sums.push(law.clone()),
@@ -118,4 +131,32 @@ fn non_zero(names: &[&str], counts: &[u64]) -> Value {
     let mut counts = object(names, counts);
     counts.retain(|_, count| count.as_u64() != Some(0));
     Value::Object(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shard that counts one opening too many, and one that counts one too few.
+    #[test]
+    fn two_wrong_shards_do_not_make_a_right_sum() {
+        let report = |accepted, opened| {
+            let mut report = EngineReport::default();
+            let totals = &mut report.counters.totals;
+            (totals.accepted, totals.opened) = (accepted, opened);
+            (totals.open, totals.table_entries, totals.sweeper_entries) = (opened, opened, opened);
+            report
+        };
+        assert!(FinalLine::new(&[report(3, 3), report(2, 2)]).laws_hold());
+        let last = FinalLine::new(&[report(3, 4), report(2, 1)]);
+        assert!(!last.laws_hold());
+        let line = serde_json::to_value(&last).expect("JSON");
+        let law = &line["laws"][0];
+        assert_eq!(
+            (&law["left"], &law["right"], &law["holds"]),
+            (&5.into(), &5.into(), &false.into())
+        );
+        let of_shard = &line["shards"][1]["laws"][0];
+        assert_eq!((&of_shard["left"], &of_shard["right"]), (&2.into(), &1.into()));
+    }
 }

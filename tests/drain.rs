@@ -20,6 +20,7 @@ on_every_engine! {
     everybody_is_told_and_closed_over_the_time_and_nobody_let_in,
     sigterm_drains_and_a_second_one_stops_at_once,
     a_client_that_does_not_read_is_not_waited_for,
+    a_drain_ends_when_its_time_has_run_out,
 }
 
 /// The retry-after of a GOAWAY, which is all that is still to come.
@@ -108,6 +109,27 @@ fn a_client_that_does_not_read_is_not_waited_for(engine: &str) {
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert_eq!(count(&counters, &["closed", "server_stopping"]), 1, "{counters:#}");
     assert!(count(&counters, &["pushes_dropped", "session_closed"]) >= 1);
+    drop(deaf);
+}
+
+fn a_drain_ends_when_its_time_has_run_out(engine: &str) {
+    let flags = ["--send-queue", "1MiB", "--drain-timeout", "200ms"];
+    let server = Server::start_on(engine, &flags);
+    let mut deaf = server.connect();
+    deaf.heartbeat();
+    let message = vec![b'x'; 60_000];
+    for _ in 0..200 {
+        assert_eq!(admin(&server, "POST", "/broadcast", &message).0, 202);
+        let (_, stats) = admin(&server, "GET", "/stats", b"");
+        if count(&stats, &["counters", "send_queue_bytes"]) > 500_000 {
+            break;
+        }
+    }
+    // It would be given a second to read what is on its way; the drain does not wait for that.
+    let counters = server.stop();
+    assert_eq!(count(&counters, &["closed", "server_stopping"]), 0, "{counters:#}");
+    assert_eq!(count(&counters, &["open"]), 1, "it was cut off: {counters:#}");
+    assert!(count(&counters, &["pushes_pending"]) >= 1, "{counters:#}");
     drop(deaf);
 }
 

@@ -91,7 +91,8 @@ fn a_silent_client_is_pinged_once_and_lives_if_it_answers(engine: &str) {
 const PAUSE_FLAGS: &[&str] =
     &["--idle-timeout", "1500ms", "--heartbeat-interval", "100ms", "--echo"];
 
-/// The server stands still for two timeouts; the clients go on, and their bytes wait in the kernel.
+/// The server stands still for three timeouts; the clients go on, and their bytes wait in the
+/// kernel.
 fn survive_a_pause(server: Server, message: &[u8], reply: &[u8]) {
     let mut clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
     for client in &mut clients {
@@ -106,7 +107,7 @@ fn survive_a_pause(server: Server, message: &[u8], reply: &[u8]) {
         for client in &mut clients {
             client.send(message);
         }
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(450));
     }
     server.signal(libc::SIGCONT);
     for client in &mut clients {

@@ -138,10 +138,17 @@ fn a_websocket_asks_in_its_query_and_is_told_in_the_answer(engine: &str) {
         assert!(answer.contains(&format!("\r\nHeartbeat-Interval-Ms: {interval}\r\n")), "{answer}");
         assert!(answer.contains(&format!("\r\nIdle-Timeout-Ms: {timeout}\r\n")), "{answer}");
     }
-    let (answer, _stream) = upgrade(address, "/?heartbeat=soon", "");
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    for path in ["/?heartbeat=soon", "/?adjust=maybe"] {
+        let (answer, _stream) = upgrade(address, path, "");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    let (_, mut stream) = upgrade(address, "/?heartbeat=20s&adjust=1", "");
+    let terms = br#"{"adjust":{"interval_ms":20000,"idle_timeout_ms":60000,"next_in_ms":20000}}"#;
+    let mut told = vec![0; 2 + terms.len()];
+    stream.read_exact(&mut told).expect("a page cannot see the fields of the answer");
+    assert_eq!(told[2..], terms[..]);
     let counters = server.stop();
-    assert_eq!(count(&counters, &["closed", "http_bad_request"]), 1);
+    assert_eq!(count(&counters, &["closed", "http_bad_request"]), 2);
 }
 
 fn a_herd_is_told_to_adjust(engine: &str) {

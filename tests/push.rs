@@ -20,6 +20,7 @@ on_every_engine! {
     a_push_goes_to_one_session_and_never_to_its_heir,
     a_spread_broadcast_lets_heartbeats_go_on,
     a_client_that_does_not_read_gets_its_bound_and_the_others_feel_nothing,
+    the_kernel_too_keeps_little_for_a_client_that_does_not_read,
 }
 
 /// A client that has said HELLO, and its session's id.
@@ -165,6 +166,32 @@ fn a_client_that_does_not_read_gets_its_bound_and_the_others_feel_nothing(engine
     drop(deaf);
     let counters = server.stop();
     assert!(count(&counters, &["pushes_dropped", "session_closed"]) >= 1, "{counters:#}");
+}
+
+fn the_kernel_too_keeps_little_for_a_client_that_does_not_read(engine: &str) {
+    let server = Server::start_on(engine, &[]);
+    let mut deaf = server.connect();
+    deaf.heartbeat();
+    let message = vec![b'x'; 15 * 1024];
+    // Left to itself the kernel lets its buffer grow to several megabytes.
+    for _ in 0..200 {
+        assert_eq!(admin(&server, "POST", "/broadcast", &message).0, 202);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let taken = loop {
+        let (_, stats) = admin(&server, "GET", "/stats", b"");
+        let taken = count(&stats, &["counters", "pushes_unconfirmed"]);
+        let dropped = count(&stats, &["counters", "pushes_dropped", "send_queue_full"]);
+        if taken + dropped + count(&stats, &["counters", "pushes_pending"]) == 200 {
+            break taken;
+        }
+        assert!(Instant::now() < deadline, "{stats:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    // What the client's own kernel has room for, and a little.
+    assert!(taken * 15 <= 512, "{taken} messages of 15 KiB");
+    drop(deaf);
+    server.stop();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 pub mod http_upgrade;
 pub mod proxy;
+pub mod service;
 pub mod shard;
 pub mod tcp_frames;
 pub mod tickets;

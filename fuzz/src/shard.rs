@@ -3,6 +3,7 @@
 //! everybody has gone nothing is left.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use heartwheel::outgoing::Outgoing;
@@ -12,8 +13,8 @@ use heartwheel::shard::{Activity, Admission, Effect, Policy, ReceiveEnd, SendFai
 use heartwheel::sweep::{AnySweeper, Progress, Strategy};
 use heartwheel::time::{Tick, TickLength, Timestamp};
 
-const SESSIONS_MAX: usize = 20;
-const STEPS_MAX: usize = 400;
+pub(crate) const SESSIONS_MAX: usize = 20;
+pub(crate) const STEPS_MAX: usize = 400;
 
 /// Plays the steps that `bytes` describe.
 pub fn check(bytes: &[u8]) {
@@ -30,16 +31,16 @@ pub fn check(bytes: &[u8]) {
 }
 
 /// The fuzzer's bytes; zeros when they are used up.
-struct Input<'a>(&'a [u8]);
+pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
-    fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         let Some((&first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
         first
     }
 
-    fn bytes(&mut self) -> &'a [u8] {
+    pub(crate) fn bytes(&mut self) -> &'a [u8] {
         let length = usize::from(self.byte()).min(self.0.len());
         let (front, rest) = self.0.split_at(length);
         self.0 = rest;
@@ -64,10 +65,29 @@ const PHRASES: &[&[u8]] = &[
     &[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8],
 ];
 
-struct World {
-    shard: Shard<AnySweeper, ()>,
-    now: Timestamp,
-    keys: Vec<SessionKey>,
+/// Timeouts that a few steps of the fuzzer's can reach.
+pub(crate) fn policy(flavour: u8) -> Policy {
+    Policy {
+        tick: TickLength::new(Duration::from_millis(10)),
+        heartbeat_interval: Duration::from_millis(300),
+        idle_timeout: Duration::from_millis(900),
+        activity: if flavour & 1 == 0 { Activity::Receive } else { Activity::Any },
+        hello_timeout: Duration::from_millis(400),
+        frame_timeout: Duration::from_millis(200),
+        stall_timeout: Duration::from_millis(500),
+        send_queue_bytes: 1_000,
+        frame_bytes_max: 600,
+        echo: flavour & 2 == 0,
+        expiry: flavour & 4 == 0,
+        server_ping: flavour & 128 != 0,
+        ..Policy::default()
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) shard: Shard<AnySweeper, ()>,
+    pub(crate) now: Timestamp,
+    pub(crate) keys: Vec<SessionKey>,
     in_flight: HashMap<SessionKey, Outgoing>,
     /// The engine was told to close these, and has not done so yet.
     closing: Vec<SessionKey>,
@@ -75,24 +95,13 @@ struct World {
 
 impl World {
     fn new(flavour: u8) -> World {
-        let policy = Policy {
-            tick: TickLength::new(Duration::from_millis(10)),
-            heartbeat_interval: Duration::from_millis(300),
-            idle_timeout: Duration::from_millis(900),
-            activity: if flavour & 1 == 0 { Activity::Receive } else { Activity::Any },
-            hello_timeout: Duration::from_millis(400),
-            frame_timeout: Duration::from_millis(200),
-            stall_timeout: Duration::from_millis(500),
-            send_queue_bytes: 1_000,
-            frame_bytes_max: 600,
-            echo: flavour & 2 == 0,
-            expiry: flavour & 4 == 0,
-            server_ping: flavour & 128 != 0,
-            ..Policy::default()
-        };
+        World::with(flavour, policy(flavour), Admission::new(SESSIONS_MAX - 2))
+    }
+
+    /// A world under a policy of one's own.
+    pub(crate) fn with(flavour: u8, policy: Policy, admission: Arc<Admission>) -> World {
         let strategy = Strategy::ALL[usize::from(flavour >> 3) % Strategy::ALL.len()];
         let sweeper = AnySweeper::new(strategy, SESSIONS_MAX, Tick(0));
-        let admission = Admission::new(SESSIONS_MAX - 2);
         World {
             shard: Shard::new(1, policy, admission, sweeper, SESSIONS_MAX),
             now: Timestamp::from_nanos(1),
@@ -102,7 +111,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, input: &mut Input<'_>) {
+    pub(crate) fn step(&mut self, input: &mut Input<'_>) {
         let (what, whom) = (input.byte(), usize::from(input.byte()));
         let key = self.keys.get(whom % self.keys.len().max(1)).copied();
         match (what % 16, key) {
@@ -128,7 +137,7 @@ impl World {
         }
     }
 
-    fn receive(&mut self, key: SessionKey, bytes: &[u8]) {
+    pub(crate) fn receive(&mut self, key: SessionKey, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.shard.received(key, bytes, self.now);
         }
@@ -151,12 +160,12 @@ impl World {
         self.shard.sent(key, back, result, self.now);
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         while self.shard.advance(self.now) == Progress::More {}
     }
 
-    fn take_effects(&mut self) {
+    pub(crate) fn take_effects(&mut self) {
         let mut effects = Vec::new();
         self.shard.take_effects(&mut effects);
         for effect in effects {
@@ -187,7 +196,7 @@ impl World {
         self.keys.retain(|&other| other != key);
     }
 
-    fn check_laws(&mut self) {
+    pub(crate) fn check_laws(&mut self) {
         for law in self.shard.publish().laws() {
             assert!(law.holds, "{law:?}");
         }
@@ -197,7 +206,7 @@ impl World {
     }
 
     /// Everybody goes, and nothing is left, whether they read what is on its way to them or not.
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         for _ in 0..4 {
             self.shard.stop(usize::MAX, self.now);
             self.take_effects();

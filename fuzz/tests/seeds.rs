@@ -37,6 +37,11 @@ fn shard() {
 }
 
 #[test]
+fn service() {
+    run("service", heartwheel_fuzz::service::check);
+}
+
+#[test]
 fn proxy() {
     run("proxy", heartwheel_fuzz::proxy::check);
 }

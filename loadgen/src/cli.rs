@@ -7,14 +7,29 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
+use crate::commands::Command;
 use crate::foreign::Foreign;
-use crate::plan::Phase;
+use crate::part::{self, Part};
+use crate::plan::{Phase, share_of};
 use crate::protocol::Protocol;
 use crate::scenario::{self, Backoff, Event, Scenario};
 use crate::slo::Slo;
 use crate::target::{Target, parse_target};
 use crate::units::{parse_count, parse_duration, parse_share};
 use crate::{addresses, limits, slo};
+
+/// Opens many heartbeating clients and judges the server by a plan made beforehand.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "loadgen", args_conflicts_with_subcommands = true)]
+pub struct Program {
+    /// Something else than loading a server
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// What and how to load.
+    #[command(flatten)]
+    pub run: Cli,
+}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +48,9 @@ Examples:
       everybody is told to go, and comes back no earlier than the server said
   loadgen -c 100k -i 10s -d 2m --html report.html
       the report as a page with plots, besides the text
+  loadgen --target tcp://10.0.0.1:7400 -c 900k --part 2/3 --start-at 2026-01-31T12:00:00Z \
+          -o part-2.json --hdr part-2.hdr
+      the second of three generators that share a plan; `loadgen merge` joins what they report
   loadgen --target tcp://127.0.0.1:7400 --no-hello -i 10s -c 20k
       a bare echo that knows no HELLO
   loadgen --target mqtt://127.0.0.1 -i 4s --idle-timeout 12s --tick 10s --silent 5% -c 5k
@@ -42,6 +60,9 @@ Examples:
   loadgen --target tcp-line://127.0.0.1:6379 --line-send 'PING\\r\\n' --line-expect '+PONG\\r\\n' \\
           -i 2s --idle-timeout 5s --tick 2s --silent 1% -c 5k
       anything that answers lines by lines, like redis with `timeout 5`
+
+On a terminal a live view is shown. Its keys: q ends the run early and in order (exit 105), p pauses
+connecting, s is a storm and d a drain, as if by --at; 25s kills 25 %, 10d drains over 10 s.
 
 Durations take us/ms/s/m/h, counts take k/m, shares take %.
 Exit: 0 passed, 2 usage, 99 an SLO or a law failed, 100 the wanted number of connections was not
@@ -165,6 +186,15 @@ pub struct Cli {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
+    /// Play only this part of the plan: the K-th, from 1 on, of N generators that share it
+    #[arg(long, value_name = "K/N", value_parser = part::parse_part)]
+    #[arg(requires_all = ["start_at", "target"])]
+    pub part: Option<Part>,
+
+    /// Begin at this time, as RFC 3339 writes it or in seconds since 1970; common to all parts
+    #[arg(long, value_name = "TIME", value_parser = part::parse_start_at)]
+    pub start_at: Option<Duration>,
+
     /// Worker threads, each pinned to a core [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -180,6 +210,11 @@ pub struct Cli {
     /// Write the report as a page with plots: one file that needs neither network nor scripts
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+
+    /// Write an HdrHistogram interval log: a line for each second and tag (rtt, connect,
+    /// send_lateness, expiry_lateness), in microseconds
+    #[arg(long, value_name = "FILE")]
+    pub hdr: Option<PathBuf>,
 
     /// Plain progress lines even on a terminal
     #[arg(long)]
@@ -220,6 +255,7 @@ impl Cli {
         }
         self.foreign.check(self)?;
         self.check_scenario()?;
+        self.check_part()?;
         for slo in &self.slo {
             slo.check(self.at.len())?;
         }
@@ -258,11 +294,28 @@ impl Cli {
         Ok(())
     }
 
-    /// Its events in the order of their times.
-    pub fn events(&self) -> Vec<Event> {
-        let mut events = self.at.clone();
-        events.sort_by_key(|event| event.at);
-        events
+    fn check_part(&self) -> Result<()> {
+        self.start_at.map_or(Ok(()), part::check_start_at)?;
+        if self.part.is_none() {
+            return Ok(());
+        }
+        ensure!(self.own_connections() > 0, "--part has no clients: raise -c, or take fewer parts");
+        ensure!(
+            !Scenario::needs_admin(&self.at),
+            "a drain or a broadcast is one request for the whole server, and each part would make \
+             it: ask the server's control plane yourself"
+        );
+        Ok(())
+    }
+
+    /// The clients that are played here: all of them, unless there are other parts.
+    pub fn own_connections(&self) -> u32 {
+        self.own_part().clients(self.connections)
+    }
+
+    /// Which part of the plan is played here.
+    pub fn own_part(&self) -> Part {
+        self.part.unwrap_or(Part::WHOLE)
     }
 
     /// The protocol to speak.
@@ -288,18 +341,18 @@ impl Cli {
 
     /// How many clients fall silent.
     pub fn silent_count(&self) -> u32 {
-        (f64::from(self.connections) * self.silent).round() as u32
+        share_of(self.connections, self.silent)
     }
 
     /// How many clients do not read.
     pub fn slow_count(&self) -> u32 {
-        (f64::from(self.connections) * self.slow).round() as u32
+        share_of(self.connections, self.slow)
     }
 
     /// How many workers there are: one per core, but never more than clients.
     pub fn workers(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.map_or(cores, usize::from).min(self.connections as usize)
+        self.threads.map_or(cores, usize::from).min(self.own_connections() as usize)
     }
 }
 
@@ -316,7 +369,7 @@ mod tests {
 
     fn check(flags: &str) -> Result<()> {
         let words = std::iter::once("loadgen").chain(flags.split_whitespace());
-        Cli::try_parse_from(words)?.check()
+        Program::try_parse_from(words)?.run.check()
     }
 
     #[test]
@@ -332,6 +385,9 @@ mod tests {
             "--at 1s:storm:5% --slo events.0.recovered_after_ms<30000 --slo push.latency.max<15s",
             "--target tcp://127.0.0.1:7 --target-admin 127.0.0.1:8 --at 1s:drain",
             "--reconnect exp:1s..30s,full-jitter",
+            "find-capacity --max 50k --from 5k --slo rtt.p99<5ms -i 1s --settle 2s --steps 9",
+            "diff a.json b.json --tolerance 5% --allow rtt.p99=25% --json",
+            "merge a.json b.json --hdr a.hdr b.hdr -o c.json --html c.html --hdr-out c.hdr",
             "--source-ips 127.0.0.2-127.0.0.9 -o - --no-live --threads 1",
             "--target mqtt://127.0.0.1 -i 4s --evict-after 12s --silent 5% --mqtt-topic a/{client}",
             "--target mqtt://127.0.0.1 -i 4s --at 1s:storm:5% --churn 5 --data 5 --slow 1%",
@@ -362,6 +418,12 @@ mod tests {
             "--target-admin 127.0.0.1:8",
             "--reconnect linear",
             "--slo events.0.recovered_after_ms<1",
+            "--part 1/2 --target tcp://127.0.0.1:7",
+            "--start-at 2026-01-01T00:00:00Z",
+            "-c 5 diff a.json b.json",
+            "-c 5 find-capacity --max 5",
+            "find-capacity --slo rtt.p99<5ms",
+            "diff a.json",
             "--at 1s:storm:5% --slo events.1.recovered<1",
             "--ws-heartbeat control",
             "--protocol mqtt -i 1s",

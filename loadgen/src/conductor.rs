@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use heartwheel::time::Timestamp;
 
+use crate::by_hand::ByHand;
 use crate::cli::Cli;
 use crate::crew::Crew;
-use crate::host::{kernel, process};
+use crate::host::{cores, kernel, process, sockets};
 use crate::limits;
 use crate::live::Live;
 use crate::run::{Steady, steady_at};
@@ -30,6 +31,9 @@ pub struct Ending {
     pub steady: Option<Steady>,
     /// The server ended although it was not to.
     pub server_died: Option<ExitStatus>,
+    /// Connections after the steady state, while nothing opened or closed: as the kernel counts
+    /// them on the server's side, and as we do. `None` if the server is not on this host.
+    pub established: Option<(u64, u64)>,
     /// What else should be known.
     pub notes: Vec<String>,
 }
@@ -53,6 +57,8 @@ pub struct Conductor<'a> {
     pub draining: bool,
     /// What the server answered to each event.
     pub answers: Vec<Answer>,
+    /// What was ordered at the live view.
+    pub by_hand: ByHand,
 }
 
 impl Conductor<'_> {
@@ -62,25 +68,52 @@ impl Conductor<'_> {
     /// If a worker has failed.
     pub fn conduct(&mut self) -> Result<Ending, WorkerFailed> {
         let mut ending = Ending::default();
+        if self.cli.start_at.is_some() {
+            let start = self.task.start;
+            self.watch("waiting", &mut ending, |now, _| now >= start)?;
+        }
         self.connect(&mut ending)?;
         if self.crew.snapshot().open() > 0 && self.goes_on(&mut ending) {
-            let warm = self.task.clock.now() + self.cli.warmup;
+            let warm = self.warm_at(&mut ending);
+            self.live.expect(self.task.clock.now(), warm);
             self.watch("warming up", &mut ending, |now, _| now >= warm)?;
             self.hold(&mut ending)?;
         }
         self.fall_quiet(&mut ending)?;
         self.answers = self.admin.take().map(Admin::finish).unwrap_or_default();
+        self.count_established(&mut ending);
         self.close()?;
         Ok(ending)
     }
 
+    /// When the steady state is to begin: with those of all other parts, if this is not too late.
+    fn warm_at(&self, ending: &mut Ending) -> Timestamp {
+        let soonest = self.task.clock.now() + self.cli.warmup;
+        if self.cli.start_at.is_none() {
+            return soonest;
+        }
+        let common = self.task.common_steady_at(self.cli.warmup);
+        if soonest > common + limits::SLEEP_MAX {
+            ending.notes.push(format!(
+                "the steady state began {:.1} s later than that of the other parts was planned: \
+                 connecting took so long",
+                soonest.since(common).as_secs_f64()
+            ));
+        }
+        common.max(soonest)
+    }
+
     fn connect(&mut self, ending: &mut Ending) -> Result<(), WorkerFailed> {
-        let all = u64::from(self.cli.connections);
+        let all = u64::from(self.cli.own_connections());
         let planned = self.task.plan.connect_after(self.cli.connections);
         let patience = limits::CONNECTING_EXTRA + self.cli.open_timeout;
         let deadline = self.task.start + planned + patience;
         let settled = |snapshot: &Snapshot| snapshot.opened + snapshot.failed >= all;
-        self.watch("connecting", ending, |now, snapshot| settled(snapshot) || now >= deadline)?;
+        let task = self.task;
+        let over =
+            |now: Timestamp| task.orders.connect_delay().is_some_and(|late| now >= deadline + late);
+        self.watch("connecting", ending, |now, snapshot| settled(snapshot) || over(now))?;
+        self.resume(self.task.clock.now());
         if !settled(&self.crew.snapshot()) && !self.interrupted.load(Ordering::Relaxed) {
             ending.notes.push(format!(
                 "connecting was given up {} s after the plan's end",
@@ -94,11 +127,17 @@ impl Conductor<'_> {
     fn hold(&mut self, ending: &mut Ending) -> Result<(), WorkerFailed> {
         let length = self.steady_length(ending);
         // Far enough ahead for every worker to know it in time.
-        let from = self.task.clock.now() + 2 * limits::SLEEP_MAX;
+        let now = self.task.clock.now();
+        let common = self.task.common_steady_at(self.cli.warmup);
+        // All parts at the same time, if it was kept.
+        let kept = self.cli.start_at.is_some() && now <= common + limits::SLEEP_MAX;
+        let from = if kept { common } else { now } + 2 * limits::SLEEP_MAX;
         self.task.orders.steady_at.store(from.as_nanos(), Ordering::Relaxed);
+        self.live.expect(from, from + length);
         self.watch("holding", ending, |now, _| now >= from)?;
         let generator = process::sample(std::process::id()).unwrap_or_default();
         let server = self.server_pid.and_then(process::sample);
+        let cores = cores::sample(self.server_pid);
         let first = self.crew.snapshot();
 
         self.watch("holding", ending, |now, _| now >= from + length)?;
@@ -106,6 +145,7 @@ impl Conductor<'_> {
         let until = self.task.clock.now();
         let server_now = self.server_pid.and_then(process::sample);
         let generator_now = process::sample(std::process::id()).unwrap_or_default();
+        let cores_now = cores::sample(self.server_pid);
         ending.steady = Some(Steady {
             length: until.since(from),
             acked: last.acked - first.acked,
@@ -114,6 +154,7 @@ impl Conductor<'_> {
             server: server_now,
             generator: generator_now,
             kernel: kernel::sample(),
+            host: cores::section(&cores, &cores_now, self.server_pid),
             open: last.open(),
         });
         Ok(())
@@ -148,10 +189,33 @@ impl Conductor<'_> {
         // The workers see it, and publish, within twice their longest sleep.
         let seen = from + 2 * limits::SLEEP_MAX;
         let deadline = from + limits::LAST_ANSWERS_MAX;
+        self.live.expect(from, deadline);
         self.watch_to_the_end("last answers", ending, |now, snapshot| {
             now >= seen
                 && (snapshot.acked + snapshot.written_off >= snapshot.sent || now >= deadline)
         })
+    }
+
+    /// Asks the kernel how many connections the server has, and compares. A close may be on its way
+    /// still, so it is asked again until both agree, for a second at most.
+    fn count_established(&mut self, ending: &mut Ending) {
+        let is_here = self.server_pid.is_some_and(sockets::are_those_of);
+        if !is_here || self.draining || !self.goes_on(ending) {
+            return;
+        }
+        for _ in 0..limits::SOCKET_COUNTS_MAX {
+            match sockets::established(self.task.target) {
+                Ok(kernel) => ending.established = Some((kernel, self.crew.snapshot().open())),
+                Err(error) => {
+                    ending.notes.push(format!("the kernel does not tell its sockets: {error}"));
+                    return;
+                }
+            }
+            if ending.established.is_some_and(|(kernel, ours)| kernel == ours) {
+                return;
+            }
+            std::thread::sleep(limits::SOCKET_COUNT_PAUSE);
+        }
     }
 
     fn close(&mut self) -> Result<(), WorkerFailed> {
@@ -161,8 +225,10 @@ impl Conductor<'_> {
             let mut snapshot = self.crew.snapshot();
             snapshot.gone = snapshot.opened.saturating_sub(snapshot.alive);
             self.series.look("closing", &snapshot, &self.crew, self.server_pid);
-            self.live.show("closing", &snapshot);
+            self.live.show("closing", &snapshot, &self.crew);
+            self.heed_wishes("closing");
         }
+        self.live.end_watch();
         if self.server.is_some() {
             // So that it sees the last of our FINs before its SIGTERM.
             std::thread::sleep(Duration::from_millis(300));
@@ -201,6 +267,7 @@ impl Conductor<'_> {
                 return Err(WorkerFailed);
             }
             self.announce_events();
+            self.heed_wishes(phase);
             if ending.server_died.is_none() {
                 let ended = self.server.as_mut().and_then(Server::ended);
                 ending.server_died = ended.filter(|status| !(self.draining && status.success()));
@@ -209,7 +276,7 @@ impl Conductor<'_> {
                 }
             }
             self.series.look(phase, &snapshot, &self.crew, self.server_pid);
-            self.live.show(phase, &snapshot);
+            self.live.show(phase, &snapshot, &self.crew);
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -218,21 +285,24 @@ impl Conductor<'_> {
     fn announce_events(&mut self) {
         let Some(steady_at) = steady_at(self.task) else { return };
         let quiet = self.task.orders.quiet_at.load(Ordering::Relaxed) != u64::MAX;
-        while let Some(event) = self.task.scenario.events.get(self.next_event) {
-            if quiet || self.task.clock.now() < steady_at + event.at {
+        let events = &self.task.scenario.events;
+        while let Some(event) = events.get(self.next_event) {
+            let later = self.next_event >= events.planned();
+            if later || quiet || self.task.clock.now() < steady_at + event.at {
                 break;
             }
-            let what = match event.kind {
-                Kind::Storm(share) => format!("storm: {:.0} % are killed", share * 100.0),
-                Kind::Drain(_) => "drain: the server is told to".to_owned(),
-                Kind::Broadcast(bytes, _) => format!("broadcast of {bytes} B to everybody"),
-            };
-            self.live.say(&format!("--- {:?} of the steady state: {what}", event.at));
-            self.draining |= matches!(event.kind, Kind::Drain(_));
-            if let Some(admin) = &self.admin {
-                admin.ask(self.next_event);
-            }
+            self.begin_event(self.next_event);
             self.next_event += 1;
+        }
+    }
+
+    /// Event number `number` begins now.
+    pub fn begin_event(&mut self, number: usize) {
+        let Some(event) = self.task.scenario.events.get(number) else { return };
+        self.live.announce(&format!("--- {:?} of the steady state: {}", event.at, event.kind));
+        self.draining |= matches!(event.kind, Kind::Drain(_));
+        if let Some(admin) = &self.admin {
+            admin.ask(number);
         }
     }
 

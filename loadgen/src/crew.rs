@@ -1,12 +1,14 @@
 //! All workers together: starting them, watching them, collecting what they counted.
 
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::detail::Detail;
+use crate::series::BUCKETS;
 use crate::stats::{Published, Snapshot, Stats};
 use crate::worker::{Task, Worker};
 
@@ -40,7 +42,7 @@ impl Crew {
                         Ok(worker) => worker,
                         Err(error) => {
                             let _ = ready.send(Err(error));
-                            return Ok(Stats::new(&[]));
+                            return Ok(Stats::new(0));
                         }
                     };
                     // Nobody waits any more if another worker has failed.
@@ -63,9 +65,21 @@ impl Crew {
         snapshot
     }
 
-    /// The workers one by one.
-    pub fn published(&self) -> impl Iterator<Item = &Published> {
-        self.published.iter().map(Arc::as_ref)
+    /// What is no single number.
+    pub fn detail(&self) -> Detail {
+        let mut detail = Detail::default();
+        for worker in &self.published {
+            // A worker that panicked has left a whole one behind: nothing in it can be half done.
+            detail.add(&worker.detail.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        detail
+    }
+
+    /// Their round trips, counted coarsely; the sums wrap.
+    pub fn round_trips(&self) -> [u32; BUCKETS] {
+        let mut rtt = [0; BUCKETS];
+        self.published.iter().for_each(|worker| worker.rtt.add_to(&mut rtt));
+        rtt
     }
 
     /// Whether a worker has ended, which before it is told to means that it has failed.
@@ -78,7 +92,7 @@ impl Crew {
     /// # Errors
     /// If one has failed.
     pub fn join(self) -> Result<Stats> {
-        let mut total = Stats::new(&[]);
+        let mut total = Stats::new(0);
         for thread in self.threads {
             total.add(&join_one(thread)?);
         }

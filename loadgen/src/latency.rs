@@ -6,14 +6,18 @@
 
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
+use serde::{Deserialize, Serialize};
 
 /// Longer durations are counted as this one.
-const LONGEST_US: u64 = 3_600_000_000;
+pub const LONGEST_US: u64 = 3_600_000_000;
 
 /// A histogram of durations: 0.1 to 1 % precise, about 100 KB.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Latency {
     micros: Histogram<u32>,
     /// Exact, as no bucket is.
@@ -22,7 +26,8 @@ pub struct Latency {
 }
 
 /// What a report says of a histogram. `null` where nothing was counted.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LatencySummary {
     /// How many were counted.
     pub count: u64,
@@ -58,10 +63,39 @@ impl Latency {
     }
 
     /// Adds what `other` has counted.
+    ///
+    /// # Panics
+    /// If it was made with more significant digits than `new` allows.
     pub fn add(&mut self, other: &Latency) {
         self.max_us = self.max_us.max(other.max_us);
         self.min_us = self.min_us.min(other.min_us);
         self.micros.add(&other.micros).expect("all histograms have the same bounds");
+    }
+
+    /// How often each value was counted, as the histogram knows values.
+    pub fn counts(&self) -> Vec<(u64, u32)> {
+        if self.count() == 0 {
+            return Vec::new();
+        }
+        self.micros
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to(), step.count_at_value()))
+            .collect()
+    }
+
+    /// Forgets everything, and keeps the memory.
+    pub fn reset(&mut self) {
+        (self.max_us, self.min_us) = (0, u64::MAX);
+        self.micros.reset();
+    }
+
+    /// All of it, for other programs and for `loadgen merge`; `None` if nothing was counted.
+    pub fn encoded(&self) -> Option<Encoded> {
+        let mut bytes = Vec::new();
+        // Neither memory nor this histogram's few values can fail to be written.
+        V2DeflateSerializer::new().serialize(&self.micros, &mut bytes).ok()?;
+        let (min_us, max_us) = (self.min_us()?, self.max_us()?);
+        Some(Encoded { min_us, max_us, v2_deflate: BASE64.encode(bytes) })
     }
 
     /// How many durations were counted.
@@ -118,8 +152,41 @@ impl Latency {
     }
 }
 
+/// A histogram of microseconds, as HdrHistogram's tools read it, with its exact ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encoded {
+    pub min_us: u64,
+    pub max_us: u64,
+    /// HdrHistogram's encoding V2, deflated, in base64.
+    pub v2_deflate: String,
+}
+
+impl Encoded {
+    /// The histogram.
+    ///
+    /// # Errors
+    /// If it is none of ours.
+    pub fn decode(&self) -> Result<Latency> {
+        let micros: Histogram<u32> = decode(&self.v2_deflate)?;
+        let ours = micros.high() == LONGEST_US && micros.sigfig() <= 3;
+        ensure!(ours && !micros.is_empty(), "a histogram of another program");
+        ensure!(self.min_us <= self.max_us, "a histogram whose shortest is its longest");
+        Ok(Latency { micros, max_us: self.max_us, min_us: self.min_us })
+    }
+}
+
+/// A histogram out of HdrHistogram's encoding V2, in base64.
+///
+/// # Errors
+/// If it is none.
+pub fn decode<C: hdrhistogram::Counter>(base64: &str) -> Result<Histogram<C>> {
+    let bytes = BASE64.decode(base64).context("a histogram that is no base64")?;
+    let read = Deserializer::new().deserialize(&mut bytes.as_slice());
+    read.context("a histogram that cannot be read")
+}
+
 /// So many percent took at most so long.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PercentileUs {
     pub percentile: f64,
     pub us: u64,
@@ -144,6 +211,28 @@ mod tests {
         assert_eq!(median.map(|point| point.us), Some(500));
         assert_eq!(distribution.last(), Some(&PercentileUs { percentile: 100.0, us: 1_000 }));
         assert_eq!(Latency::new(2).distribution(), []);
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded_to_the_same() {
+        let mut latency = Latency::new(2);
+        assert_eq!(latency.encoded(), None);
+        for us in [3, 777, 777, 1_234_567, u64::MAX] {
+            latency.record(Duration::from_micros(us));
+        }
+        let encoded = latency.encoded().unwrap();
+        let again = encoded.decode().unwrap();
+        assert_eq!(again.counts(), latency.counts());
+        assert_eq!((again.min_us(), again.max_us()), (Some(3), Some(u64::MAX)));
+        latency.reset();
+        assert_eq!((latency.count(), latency.min_us()), (0, None));
+        latency.add(&again);
+        latency.add(&again);
+        assert_eq!(latency.count(), 10);
+        for bad in ["", "AAAA", "?", "HISTFAAAAA"] {
+            let bad = Encoded { v2_deflate: bad.to_owned(), ..encoded.clone() };
+            assert!(bad.decode().is_err());
+        }
     }
 
     #[test]

@@ -100,8 +100,38 @@ pub const EXPIRY_GRACE: Duration = Duration::from_secs(1);
 /// How long a request to the control plane may take.
 pub const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the kernel may take to tell one part of the sockets that it is asked for.
+pub const SOCKET_COUNT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much of that is read at once, in bytes.
+pub const SOCKET_COUNT_READ_BYTES: usize = 256 * 1024;
+
+/// Times that the kernel is asked until both sides agree: a close may be on its way.
+pub const SOCKET_COUNTS_MAX: u32 = 20;
+
+/// How long to wait between two of them.
+pub const SOCKET_COUNT_PAUSE: Duration = Duration::from_millis(50);
+
 /// How often the accounts of pushes that go on are read.
 pub const ADMIN_LOOKS_EVERY: Duration = Duration::from_millis(250);
+
+/// The time between two frames of the live view, at least.
+pub const FRAME_EVERY: Duration = Duration::from_millis(250);
+
+/// How often it is told how things are; there is a frame for that, and for whatever is typed.
+pub const LOOKS_EVERY: Duration = Duration::from_millis(500);
+
+/// How often the live view looks at the processes and the server's own counts.
+pub const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it reads the kernel's slab caches and counts the processes' pages, which takes locks.
+pub const KERNEL_LOOKS_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the threads of the live view are waited for at its end.
+pub const VIEW_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Lines that are kept to be written when the live view has gone: the server's logs above all.
+pub const LINES_BEHIND_VIEW_MAX: usize = 200;
 
 /// The longest answer of a control plane, in bytes.
 pub const ADMIN_ANSWER_BYTES_MAX: u64 = 1 << 20;
@@ -114,6 +144,59 @@ pub const EVENTS_MAX: usize = 64;
 
 /// For so long, or until the next event, round trips are counted as those of an event.
 pub const EVENT_WINDOW: Duration = Duration::from_secs(15);
+
+/// Loads that `find-capacity` tries at most, unless it is told otherwise.
+pub const FIND_STEPS: u32 = 30;
+
+/// How long it waits for a server to be as empty as it was, and for ports to be free again
+/// (TIME_WAIT lasts a minute).
+pub const DRAINED_PATIENCE: Duration = Duration::from_secs(90);
+
+/// From so many connections on, the memory that each took is measured well enough to foretell that
+/// of more.
+pub const MEASURED_FROM: u64 = 10_000;
+
+/// Memory that is to be left free, as a share of what is needed.
+pub const MEMORY_MARGIN: f64 = 0.1;
+
+/// A host with a smaller share of its memory available has run out of it.
+pub const MEMORY_LEFT_MIN: f64 = 0.04;
+
+/// With more than this share of the pages at which `tcp_mem` sees pressure, there is pressure.
+pub const TCP_MEM_SHARE_MAX: f64 = 0.95;
+
+/// Dropped packets, for each heartbeat and connect, that show in what is measured.
+pub const PACKETS_DROPPED_SHARE: f64 = 0.001;
+
+/// A thread that is busy for this share of the time can do no more.
+pub const THREAD_BUSY_MAX: f64 = 0.9;
+
+/// Cores that are busy for this share of the time are used up.
+pub const CORES_BUSY_MAX: f64 = 0.92;
+
+/// Generators that share a plan.
+pub const PARTS_MAX: u32 = 4_096;
+
+/// How far ahead a common start lies at least: a generator needs that to get ready.
+pub const START_AHEAD_MIN: Duration = Duration::from_secs(1);
+
+/// And at most: more is a mistake.
+pub const START_AHEAD_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// How long after the last planned connect the generators of one plan go on together: the time that
+/// a connect takes.
+pub const COMMON_STEADY_AFTER: Duration = Duration::from_secs(1);
+
+/// The length of an interval in an HDR log.
+pub const HDR_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Intervals that may wait to be written, for each worker. If there is no room, the next one is
+/// longer.
+pub const HDR_WAITING_MAX: usize = 16;
+
+/// Intervals that the log waits for, from a worker that has not delivered them yet. After that they
+/// are written without it, and its share becomes lines of its own.
+pub const HDR_OPEN_MAX: usize = 16;
 
 const _: () = {
     assert!(CONNECTS_IN_FLIGHT_MAX < 4_096, "the accept queue of a listener holds 4,096 at most");

@@ -2,21 +2,27 @@
 //!
 //! Read in this order: [`run`], [`conductor`] (the phases), [`worker`] (the loop), [`plan`] and
 //! [`schedule`] (who acts when), [`scenario`] (what happens beside), [`oracle`] (who had to be
-//! expired), [`report`] (what comes of it). [`wire`] speaks the protocols, [`foreign`] knows what
-//! is different about servers that are not heartwheel.
+//! expired), [`live`] (what is shown meanwhile, and [`by_hand`] what its keys do), [`report`] (what
+//! comes of it). [`wire`] speaks the protocols, [`foreign`] knows what is different about servers
+//! that are not heartwheel.
 
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod by_hand;
 mod cli;
+mod commands;
 mod conductor;
 mod crew;
+mod detail;
 mod foreign;
+mod hdr;
 mod host;
 mod latency;
 mod limits;
 mod live;
 mod oracle;
+mod part;
 mod plan;
 mod protocol;
 mod report;
@@ -32,16 +38,12 @@ mod units;
 mod wire;
 mod worker;
 
-use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::cli::Cli;
-use crate::report::Report;
+use crate::cli::Program;
 use crate::server::RefusedFlags;
 
 /// A bad command line.
@@ -50,7 +52,10 @@ const USAGE: u8 = 2;
 const NOT_RUN: u8 = 1;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let Program { command, run: cli } = Program::parse();
+    if let Some(command) = command {
+        return command.run().map_or_else(|error| complain(&error, USAGE), ExitCode::from);
+    }
     if let Err(error) = cli.check() {
         return complain(&error, USAGE);
     }
@@ -59,28 +64,10 @@ fn main() -> ExitCode {
         Err(error) if error.is::<RefusedFlags>() => return complain(&error, USAGE),
         Err(error) => return complain(&error, NOT_RUN),
     };
-    match show(&cli, &report) {
+    match report::deliver(&report, cli.report.as_deref(), cli.html.as_deref()) {
         Ok(()) => ExitCode::from(report.exit_code),
         Err(error) => complain(&error, NOT_RUN),
     }
-}
-
-fn show(cli: &Cli, report: &Report) -> Result<()> {
-    let json = serde_json::to_string_pretty(report).context("writing the report")?;
-    let mut out = std::io::stdout();
-    match cli.report.as_deref() {
-        Some(file) if file == Path::new("-") => writeln!(out, "{json}")?,
-        Some(file) => {
-            write!(out, "{}", report::summary(report))?;
-            fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
-        }
-        None => write!(out, "{}", report::summary(report))?,
-    }
-    if let Some(file) = &cli.html {
-        let page = report::html(report);
-        fs::write(file, page).with_context(|| format!("writing {}", file.display()))?;
-    }
-    Ok(())
 }
 
 fn complain(error: &anyhow::Error, code: u8) -> ExitCode {

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What the plan is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -25,12 +27,18 @@ pub struct Plan {
 }
 
 /// When clients beat for the first time after their opening.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// At a random time within an interval.
     Uniform,
     /// An interval later: whoever connects at once also beats at once.
     Herd,
+}
+
+/// How many of so many clients a share is.
+pub fn share_of(clients: u32, share: f64) -> u32 {
+    (f64::from(clients) * share).round() as u32
 }
 
 /// Keeps the random numbers of different questions apart.

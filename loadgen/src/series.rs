@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use heartwheel::host::kib_field;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::crew::Crew;
 use crate::host::process;
@@ -17,7 +17,7 @@ use crate::limits::{SERIES_INTERVAL_MIN, SERIES_POINTS_MAX};
 use crate::stats::Snapshot;
 
 /// Eight buckets for each octave of microseconds, up to 2^28: a value is known to 12 %.
-const BUCKETS: usize = 26 * 8;
+pub const BUCKETS: usize = 26 * 8;
 const BUCKETS_PER_OCTAVE_BITS: u32 = 3;
 
 /// A coarse histogram that one thread fills while another reads it.
@@ -40,7 +40,7 @@ impl Buckets {
     }
 
     /// Adds them to `sums`, which wrap.
-    fn add_to(&self, sums: &mut [u32; BUCKETS]) {
+    pub fn add_to(&self, sums: &mut [u32; BUCKETS]) {
         for (sum, count) in sums.iter_mut().zip(&self.0) {
             *sum = sum.wrapping_add(count.load(Ordering::Relaxed) as u32);
         }
@@ -120,8 +120,6 @@ impl Series {
         if passed < self.next {
             return;
         }
-        let mut rtt = [0; BUCKETS];
-        crew.published().for_each(|worker| worker.rtt.add_to(&mut rtt));
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         self.push(Point {
             at_s: passed.as_secs_f64(),
@@ -130,7 +128,7 @@ impl Series {
             server: server.and_then(process::glance),
             generator: process::glance(std::process::id()),
             available_bytes: kib_field(&meminfo, "MemAvailable:"),
-            rtt,
+            rtt: crew.round_trips(),
         });
         self.next = passed + self.interval;
     }
@@ -155,7 +153,7 @@ impl Series {
         let mut last: Option<&Point> = None;
         for point in &self.points {
             if section.phases.last().is_none_or(|phase| phase.name != point.phase) {
-                section.phases.push(Phase { name: point.phase, from_s: point.at_s });
+                section.phases.push(Phase { name: point.phase.to_owned(), from_s: point.at_s });
             }
             section.add(point, last, first_available);
             last = Some(point);
@@ -165,16 +163,18 @@ impl Series {
 }
 
 /// When a phase began.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Phase {
     /// As the progress lines call it.
-    pub name: &'static str,
+    pub name: String,
     /// Counted from the beginning.
     pub from_s: f64,
 }
 
 /// The run over time, column by column; rates and percentiles are those since the look before.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SeriesSection {
     /// Between two looks.
     pub interval_s: f64,
@@ -236,7 +236,7 @@ impl SeriesSection {
 }
 
 /// A percentile of a coarse histogram: the upper end of its bucket.
-fn percentile_us(counts: &[u32; BUCKETS], share: f64) -> Option<u64> {
+pub fn percentile_us(counts: &[u32; BUCKETS], share: f64) -> Option<u64> {
     let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
     let rank = ((total as f64 * share).ceil() as u64).max(1);
     let mut seen = 0;

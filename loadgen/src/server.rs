@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 use crate::cli::Cli;
 use crate::limits;
+use crate::live::Live;
 use crate::report::Law;
 use crate::scenario::Scenario;
 
@@ -26,6 +28,8 @@ use crate::scenario::Scenario;
 pub struct Server {
     child: Child,
     lines: Receiver<String>,
+    /// Who reads its standard error, if that is not ours.
+    errors: Option<JoinHandle<()>>,
     /// Where it listens.
     pub address: SocketAddr,
     /// What it said when it was ready.
@@ -61,9 +65,20 @@ pub struct Final {
     /// Its own laws.
     #[serde(default)]
     pub laws: Vec<Law>,
+    /// Those of each of its shards.
+    #[serde(default)]
+    pub shards: Vec<ShardLaws>,
     /// How it ended, if not with success.
     #[serde(skip)]
     pub failure: Option<ExitStatus>,
+}
+
+/// The laws of one shard.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ShardLaws {
+    /// As they hold in it alone.
+    #[serde(default)]
+    pub laws: Vec<Law>,
 }
 
 impl Server {
@@ -71,16 +86,19 @@ impl Server {
     ///
     /// # Errors
     /// If it cannot be found or started, or ends instead of getting ready.
-    pub fn start(cli: &Cli) -> Result<Server> {
+    pub fn start(cli: &Cli, live: &Live) -> Result<Server> {
         let program = program()?;
         let mut child = Command::new(&program)
-            .args(arguments(cli)?)
+            .args(arguments(cli, live.is_view())?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            // A view has the terminal for itself.
+            .stderr(if live.is_view() { Stdio::piped() } else { Stdio::inherit() })
             // Ctrl-C is for us: the server is stopped after the clients have gone.
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
+        let errors = child.stderr.take().map(|errors| live.log().follow(errors));
         let lines = read_lines(child.stdout.take().context("the server has no standard output")?);
         let line = lines.recv_timeout(limits::SERVER_PATIENCE);
         let ready = line.map_err(|_| anyhow!("the server did not get ready")).and_then(|line| {
@@ -91,6 +109,8 @@ impl Server {
             Err(error) => {
                 let _ = child.kill();
                 let status = child.wait().context("waiting for the server")?;
+                // Its complaint has to stand above ours.
+                let _ = errors.map(JoinHandle::join);
                 if status.code() == Some(2) {
                     return Err(RefusedFlags.into());
                 }
@@ -104,7 +124,7 @@ impl Server {
         let (_, address) =
             address.with_context(|| format!("the server listens on no {scheme}:// address"))?;
         let address = address.parse()?;
-        Ok(Server { child, lines, address, ready })
+        Ok(Server { child, lines, errors, address, ready })
     }
 
     /// Its process.
@@ -145,7 +165,8 @@ impl Server {
                 None => std::thread::sleep(Duration::from_millis(20)),
             }
         };
-        // The pipe is closed by now: this ends.
+        // The pipes are closed by now: this ends.
+        let _ = self.errors.take().map(JoinHandle::join);
         let last = self.lines.iter().find(|line| line.contains("\"final\""));
         let line =
             last.with_context(|| format!("the server ended without last words ({status})"))?;
@@ -160,6 +181,7 @@ impl Drop for Server {
         // Without effect if it has ended and was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = self.errors.take().map(JoinHandle::join);
     }
 }
 
@@ -175,14 +197,19 @@ fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// What a server is started for: a tenth more than wanted, for clients whose source address was
+/// taken knock twice.
+pub fn connections_max(clients: u32) -> u64 {
+    u64::from(clients) + u64::from(clients) / 10 + 100
+}
+
 /// The flags of the server; those in `--server-args` take the place of ours.
-fn arguments(cli: &Cli) -> Result<Vec<String>> {
+fn arguments(cli: &Cli, is_view: bool) -> Result<Vec<String>> {
     let extra: Vec<String> =
         cli.server_args.as_deref().unwrap_or("").split_whitespace().map(str::to_owned).collect();
     let millis = |duration: Duration| format!("{}ms", duration.as_millis());
-    // A tenth more than wanted: clients whose source address was taken knock twice.
-    let most = u64::from(cli.connections) + u64::from(cli.connections) / 10 + 100;
-    let admin = if Scenario::needs_admin(&cli.at) { "127.0.0.1:0" } else { "off" };
+    let most = connections_max(cli.connections);
+    let admin = if is_view || Scenario::needs_admin(&cli.at) { "127.0.0.1:0" } else { "off" };
     let ours = [
         ("--listen", Some(format!("{}://127.0.0.1:0", cli.spoken().scheme()))),
         ("--admin", Some(admin.to_owned())),
@@ -232,7 +259,7 @@ mod tests {
             "10s",
             "--server-args=--tick=1s --idle-timeout 20s",
         ]);
-        let arguments = arguments(&cli).unwrap().join(" ");
+        let arguments = arguments(&cli, false).unwrap().join(" ");
         assert_eq!(
             arguments,
             "serve --listen tcp://127.0.0.1:0 --admin off --max-connections 1200 \

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::report::{EventSection, Report};
@@ -22,7 +22,7 @@ pub struct Slo {
 }
 
 /// What became of an expression.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SloOutcome {
     /// As it was written.
     pub expression: String,
@@ -118,6 +118,11 @@ impl Slo {
         Ok(())
     }
 
+    /// The unit that its number has in a report, if that has it: `_us`, `_ms`, `_s` or `_bytes`.
+    pub fn unit(&self, report: &Value) -> Option<&'static str> {
+        find(report, &self.path)?.unit.map(|(unit, _)| unit)
+    }
+
     /// Holds it against a report.
     pub fn judge(&self, report: &Value) -> SloOutcome {
         let found = find(report, &self.path);
@@ -138,6 +143,12 @@ impl Slo {
         });
         SloOutcome { expression: self.text.clone(), holds, value }
     }
+}
+
+/// What the value of an expression is counted in by the report: `us`, `ms`, `s` or `bytes`.
+pub fn unit_of(expression: &str, report: &Value) -> Option<&'static str> {
+    let slo = parse(expression).ok()?;
+    Some(find(report, &slo.path)?.unit?.0.trim_start_matches('_'))
 }
 
 impl fmt::Display for Slo {

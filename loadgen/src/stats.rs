@@ -1,13 +1,14 @@
 //! What a worker counts, and the few numbers of it that others may see while it runs.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use heartwheel::time::Timestamp;
 
+use crate::detail::Detail;
 use crate::latency::Latency;
-use crate::scenario::Event;
 use crate::scenario::account::Account;
 use crate::series::Buckets;
 
@@ -16,6 +17,11 @@ pub type Reasons = BTreeMap<&'static str, u64>;
 
 /// Counts by reasons that somebody else names.
 pub type Counts = BTreeMap<String, u64>;
+
+/// The same, for a report.
+pub fn named(reasons: &Reasons) -> Counts {
+    reasons.iter().map(|(&reason, &count)| (reason.to_owned(), count)).collect()
+}
 
 /// How connections are closed that were counted as open at the end already.
 pub const AFTER_THE_END: &str = "after the end";
@@ -103,8 +109,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Nothing counted, of these events among others.
-    pub fn new(events: &[Event]) -> Stats {
+    /// Nothing counted, of so many events among others.
+    pub fn new(events: usize) -> Stats {
         Stats {
             opened: 0,
             failed: Reasons::new(),
@@ -202,6 +208,11 @@ impl Stats {
         ]
     }
 
+    /// Makes room for an event that nobody had planned.
+    pub fn make_room(&mut self, event: usize) {
+        self.scene.make_room(event, &self.rtt);
+    }
+
     /// A heartbeat was sent so long after the steady state began.
     pub fn note_beat(&mut self, after: Duration) {
         let tenth = (after.as_millis() / 100) as usize;
@@ -214,10 +225,7 @@ impl Stats {
     /// The most heartbeats in a tenth of a second of the steady state, over their mean. The last
     /// tenth may not be whole.
     pub fn peak_to_mean(&self) -> Option<f64> {
-        let (_, whole) = self.tenths.split_last()?;
-        let peak = whole.iter().copied().max()?;
-        let sum: u64 = whole.iter().map(|&beats| u64::from(beats)).sum();
-        (sum > 0).then(|| f64::from(peak) * whole.len() as f64 / sum as f64)
+        peak_to_mean(&self.tenths)
     }
 
     /// How many never opened.
@@ -229,6 +237,14 @@ impl Stats {
     pub fn closed_by_server_total(&self) -> u64 {
         self.closed_by_server.values().sum()
     }
+}
+
+/// The largest of them over their mean; the last one, which may not be whole, does not count.
+pub fn peak_to_mean(tenths: &[u32]) -> Option<f64> {
+    let (_, whole) = tenths.split_last()?;
+    let peak = whole.iter().copied().max()?;
+    let sum: u64 = whole.iter().map(|&beats| u64::from(beats)).sum();
+    (sum > 0).then(|| f64::from(peak) * whole.len() as f64 / sum as f64)
 }
 
 /// What a worker shows of itself while it runs, a few hundred milliseconds old at most.
@@ -256,8 +272,26 @@ pub struct Published {
     pub interval_ms: AtomicU64,
     /// Connections that have to be closed yet.
     pub alive: AtomicU64,
+    /// Clients that fall silent by plan, and were opened.
+    pub to_silence: AtomicU64,
+    /// As in [`Stats`]: those still open are counted only at the end.
+    pub silenced: AtomicU64,
+    /// As in [`Stats`].
+    pub missed: AtomicU64,
+    /// As in [`Stats`].
+    pub our_delay: AtomicU64,
+    /// As in [`Stats`].
+    pub sent_late: AtomicU64,
+    /// Times that a client lost its connection, and was to come back.
+    pub lost: AtomicU64,
+    /// Times that one was back.
+    pub reopened: AtomicU64,
+    /// An upper bound of how late the latest expiry was, in microseconds.
+    pub late_max_us: AtomicU64,
     /// From due to answered, in all phases.
     pub rtt: Buckets,
+    /// What is no single number.
+    pub detail: Mutex<Detail>,
 }
 
 /// A sum over all workers' [`Published`].
@@ -285,6 +319,22 @@ pub struct Snapshot {
     pub interval_ms: u64,
     /// See [`Published`].
     pub alive: u64,
+    /// See [`Published`].
+    pub to_silence: u64,
+    /// See [`Published`].
+    pub silenced: u64,
+    /// See [`Published`].
+    pub missed: u64,
+    /// See [`Published`].
+    pub our_delay: u64,
+    /// See [`Published`].
+    pub sent_late: u64,
+    /// See [`Published`].
+    pub lost: u64,
+    /// See [`Published`].
+    pub reopened: u64,
+    /// The maximum of all.
+    pub late_max_us: u64,
 }
 
 impl Snapshot {
@@ -300,6 +350,14 @@ impl Snapshot {
         self.acked += read(&worker.acked);
         self.written_off += read(&worker.written_off);
         self.alive += read(&worker.alive);
+        self.to_silence += read(&worker.to_silence);
+        self.silenced += read(&worker.silenced);
+        self.missed += read(&worker.missed);
+        self.our_delay += read(&worker.our_delay);
+        self.sent_late += read(&worker.sent_late);
+        self.lost += read(&worker.lost);
+        self.reopened += read(&worker.reopened);
+        self.late_max_us = self.late_max_us.max(read(&worker.late_max_us));
         self.idle_timeout_ms = self.idle_timeout_ms.max(read(&worker.idle_timeout_ms));
         let interval_ms = read(&worker.interval_ms);
         if interval_ms > 0 && (self.interval_ms == 0 || interval_ms < self.interval_ms) {
@@ -319,7 +377,7 @@ mod tests {
 
     #[test]
     fn sums_are_sums() {
-        let (mut one, mut other) = (Stats::new(&[]), Stats::new(&[]));
+        let (mut one, mut other) = (Stats::new(0), Stats::new(0));
         for (value, counter) in other.counters_mut().into_iter().enumerate() {
             *counter = value as u64 + 1;
         }

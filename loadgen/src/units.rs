@@ -76,6 +76,15 @@ pub fn parse_share(text: &str) -> Result<f64, UnitError> {
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(UnitError::Range(text.to_owned())) }
 }
 
+/// Microseconds as a person reads them.
+pub fn time(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.1} s", us as f64 / 1e6),
+    }
+}
+
 /// Cuts `12.5ms` into `12.5` and `ms`.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 mod generator;
 mod rogue;
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use generator::{Outcome, finish, start, turn};
@@ -192,6 +192,25 @@ fn a_bare_echo_needs_no_hello() {
     let outcome = finish(start(&format!("--target tcp://{address} {flags} {own}")));
     expect(&outcome, 0, &[("expiry.expired", 4.0), ("heartbeats.missing", 0.0)]);
     assert!(outcome.number("server.rss_bytes") > 0.0);
+}
+
+/// The kernel knows a connection of the server that this run has not opened.
+#[test]
+fn a_connection_that_is_not_ours_breaks_a_law() {
+    let address = serve(Manners { expires_after: None, ..Manners::GOOD });
+    let stranger = TcpStream::connect(address).unwrap();
+    let _turn = turn();
+    let own = std::process::id();
+    let flags = format!("--target tcp://{address} -c 40 -d 1s --server-pid {own}");
+    let outcome = finish(start(&flags));
+    expect(&outcome, 99, &[("connections.open_at_end", 40.0)]);
+    assert!(blames(&outcome, "established at the server"), "{}", outcome.report["reasons"]);
+    assert!(blames(&outcome, "(41 against 40)"), "{}", outcome.report["reasons"]);
+    drop(stranger);
+    let outcome = finish(start(&flags));
+    expect(&outcome, 0, &[("connections.open_at_end", 40.0)]);
+    let laws = outcome.report["laws"].to_string();
+    assert!(laws.contains("established at the server"), "{laws}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use metrics::{Label, counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::engine::{EngineCounters, EngineReport};
+use crate::logging;
 use crate::ring::RingCounters;
 use crate::shard::{CloseReason, PushDrop, Refusal, Totals};
 use crate::sys;
@@ -22,6 +23,9 @@ pub(super) fn render(reports: &[EngineReport], push_bodies_refused: u64) -> Stri
         let help = "Messages to push that were too long.";
         metrics::describe_counter!("heartwheel_push_bodies_refused_total", help);
         counter!("heartwheel_push_bodies_refused_total").absolute(push_bodies_refused);
+        let help = "Lines of the log that were not written.";
+        metrics::describe_counter!("heartwheel_log_lines_suppressed_total", help);
+        counter!("heartwheel_log_lines_suppressed_total").absolute(logging::suppressed_total());
         if let Some(bytes) = sys::resident_bytes() {
             metrics::describe_gauge!("process_resident_memory_bytes", "Resident memory size.");
             gauge!("process_resident_memory_bytes").set(bytes as f64);

@@ -168,8 +168,15 @@ counters! {
         accepts_paused: sum,
         /// Accepts that failed for reasons of the network.
         accept_errors: sum,
+        /// Receive buffers of all rings.
+        buffers: gauge,
+        /// Those among them that the kernel may fill, by its own count.
+        buffers_free: gauge,
         /// Receive buffers that the engine holds; 0 between turns.
         buffers_held: gauge,
+        /// Operations that have not had their last completion, as the state of the connections and
+        /// listeners has it.
+        operations_in_flight: gauge,
         /// Sweeps: one per tick, and one for each continuation.
         sweeps: sum,
         /// The median duration of a sweep in microseconds, in the slowest shard.
@@ -201,9 +208,21 @@ pub struct EngineReport {
 impl EngineReport {
     /// The laws that hold between any two turns of the loop.
     pub fn laws(&self) -> Vec<Law> {
+        let (engine, ring) = (&self.engine, &self.ring);
         let mut laws = self.counters.laws();
-        laws.push(Law::new("receive buffers held = 0", self.engine.buffers_held, 0));
-        let unknown = self.ring.unknown_completions;
+        laws.push(Law::new("receive buffers held = 0", engine.buffers_held, 0));
+        // An engine without rings of its own has nothing to tell here, nor has a kernel before 6.8.
+        if engine.buffers > 0 {
+            let found = engine.buffers_free + engine.buffers_held;
+            laws.push(Law::new("receive buffers = free + held", engine.buffers, found));
+        }
+        if ring.submissions > 0 {
+            // A count that fell below 0 is far from right, and not worth a panic.
+            let right = ring.terminal_completions.wrapping_add(engine.operations_in_flight);
+            let name = "submissions = terminal completions + in flight";
+            laws.push(Law::new(name, ring.submissions, right));
+        }
+        let unknown = ring.unknown_completions;
         laws.push(Law::new("completions that nobody asked for = 0", unknown, 0));
         laws
     }
@@ -249,4 +268,52 @@ fn thread_cpu_us() -> u64 {
 fn is_exhaustion(error: &io::Error) -> bool {
     let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
     error.raw_os_error().is_some_and(|errno| exhausted.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An account that balances: 9 operations queued, 4 in flight, 6 of 8 buffers free.
+    fn balanced() -> EngineReport {
+        let mut report = EngineReport::default();
+        (report.ring.submissions, report.ring.terminal_completions) = (9, 5);
+        report.engine.operations_in_flight = 4;
+        (report.engine.buffers, report.engine.buffers_free) = (8, 8);
+        report
+    }
+
+    fn broken(change: impl Fn(&mut EngineReport)) -> Vec<String> {
+        let mut report = balanced();
+        change(&mut report);
+        let laws = report.laws().into_iter().filter(|law| !law.holds);
+        laws.map(|law| format!("{} ({} against {})", law.name, law.left, law.right)).collect()
+    }
+
+    #[test]
+    fn the_laws_of_rings_can_be_broken_from_either_side() {
+        assert_eq!(broken(|_| {}), Vec::<String>::new());
+        let in_flight = "submissions = terminal completions + in flight";
+        let forgotten = broken(|report| report.engine.operations_in_flight = 3);
+        assert_eq!(forgotten, [format!("{in_flight} (9 against 8)")]);
+        let below_zero = broken(|report| report.engine.operations_in_flight = u64::MAX);
+        assert_eq!(below_zero, [format!("{in_flight} (9 against 4)")]);
+        let twice = broken(|report| report.ring.terminal_completions += 1);
+        assert_eq!(twice, [format!("{in_flight} (9 against 10)")]);
+        let lost = broken(|report| report.engine.buffers_free = 7);
+        assert_eq!(lost, ["receive buffers = free + held (8 against 7)"]);
+        let kept = broken(|report| {
+            (report.engine.buffers_free, report.engine.buffers_held) = (7, 1);
+        });
+        assert_eq!(kept, ["receive buffers held = 0 (1 against 0)"]);
+        let unknown = broken(|report| report.ring.unknown_completions = 1);
+        assert_eq!(unknown, ["completions that nobody asked for = 0 (1 against 0)"]);
+    }
+
+    #[test]
+    fn an_engine_without_rings_says_nothing_of_them() {
+        let laws = EngineReport::default().laws();
+        assert!(laws.iter().all(|law| !law.name.contains("submissions")), "{laws:?}");
+        assert!(laws.iter().all(|law| !law.name.contains("free")), "{laws:?}");
+    }
 }

@@ -43,6 +43,9 @@ pub struct Asked<'b> {
     /// The heartbeat interval that it would like (`?heartbeat=30s`), in milliseconds; 0 leaves it
     /// to the server.
     pub heartbeat_ms: u32,
+    /// Whether it wants to be told its terms by messages (`?adjust=1`), now and whenever they
+    /// change.
+    pub adjust: bool,
     /// What it brings to prove itself (`Authorization: Bearer …`, or `?token=…`); may be empty.
     pub token: &'b [u8],
 }
@@ -117,6 +120,11 @@ fn asked<'b>(request: &Request<'_, 'b>) -> Result<Asked<'b>, (u16, &'static str)
                 asked.heartbeat_ms = heartbeat_ms(value)
                     .ok_or((400, "heartbeat is a duration, like 30s or 1500ms"))?;
             }
+            "adjust" => match value {
+                "1" => asked.adjust = true,
+                "0" => asked.adjust = false,
+                _ => return Err((400, "adjust is 0 or 1")),
+            },
             "token" => asked.token = value.as_bytes(),
             _ => {}
         }

@@ -6,13 +6,15 @@
 //! Source: `io_uring_register_buf_ring(3)`, Linux 5.19.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use io_uring::Submitter;
+use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
 use super::error::RingError;
+use super::restrictions::REGISTER_PBUF_STATUS;
 
 /// The kernel wants the ring of entries to start on a page.
 const PAGE_BYTES: usize = 4096;
@@ -23,6 +25,17 @@ pub struct Buffer {
     ring: u32,
     id: u16,
     length: u32,
+}
+
+/// Where the provided buffers of a ring are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BufferAccount {
+    /// All of them.
+    pub total: u32,
+    /// Those that the kernel may fill, by the kernel's own count.
+    pub free: u32,
+    /// Those that we hold, by ours.
+    pub held: u32,
 }
 
 /// Tells the buffers of one ring from those of another.
@@ -37,6 +50,8 @@ pub(super) struct BufferRing {
     buffer_bytes: u32,
     tail: u16,
     held: u32,
+    /// The kernel tells how many it has taken.
+    is_counted: bool,
 }
 
 impl BufferRing {
@@ -49,7 +64,7 @@ impl BufferRing {
     /// # Errors
     /// If the kernel refuses the ring.
     pub(super) fn register(
-        submitter: &Submitter<'_>,
+        io: &IoUring,
         count: u16,
         buffer_bytes: u32,
     ) -> Result<BufferRing, RingError> {
@@ -62,11 +77,12 @@ impl BufferRing {
             buffer_bytes,
             tail: 0,
             held: u32::from(count),
+            is_counted: false,
         };
         // SAFETY: the region holds `count` entries, starts on a page, and is unmapped only after
         // the io_uring instance: `Ring` declares its fields in that order.
         unsafe {
-            submitter.register_buf_ring_with_flags(
+            io.submitter().register_buf_ring_with_flags(
                 buffers.entries.start.as_ptr() as u64,
                 count,
                 Self::GROUP,
@@ -85,7 +101,20 @@ impl BufferRing {
             buffers.release(Buffer { ring: buffers.ring, id, length: 0 });
         }
         buffers.publish();
+        buffers.is_counted = kernel_head(io.as_raw_fd()).is_some();
         Ok(buffers)
+    }
+
+    /// Whether the kernel tells how many buffers it has taken.
+    pub(super) fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
+    /// Where the buffers are, if the kernel tells, and if no completion on its way holds any.
+    pub(super) fn account(&self, ring: RawFd) -> Option<BufferAccount> {
+        let head = self.is_counted.then(|| kernel_head(ring)).flatten()?;
+        let free = u32::from(self.tail.wrapping_sub(head));
+        Some(BufferAccount { total: u32::from(self.count), free, held: self.held })
     }
 
     /// Takes over the buffer that a completion names.
@@ -143,6 +172,32 @@ impl BufferRing {
     pub(super) fn held(&self) -> u32 {
         self.held
     }
+}
+
+/// `struct io_uring_buf_status`.
+#[repr(C)]
+struct BufferStatus {
+    group: u32,
+    head: u32,
+    reserved: [u32; 8],
+}
+
+/// How many buffers the kernel has taken so far, modulo 65,536 (IORING_REGISTER_PBUF_STATUS, Linux
+/// 6.8); `None` where it does not tell.
+fn kernel_head(ring: RawFd) -> Option<u16> {
+    let group = u32::from(BufferRing::GROUP);
+    let mut status = BufferStatus { group, head: 0, reserved: [0; 8] };
+    // SAFETY: the kernel reads and writes one `io_uring_buf_status`, and keeps no pointer to it.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring,
+            u32::from(REGISTER_PBUF_STATUS),
+            &raw mut status,
+            1_u32,
+        )
+    };
+    (outcome == 0).then_some(status.head as u16)
 }
 
 /// Zeroed, page-aligned memory that is resident only where it was touched.

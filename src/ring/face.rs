@@ -4,7 +4,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::{Buffer, Completion, Name, Ring, RingCounters, RingError, Tag, Wait};
+use super::{Buffer, BufferAccount, Completion, Name, Ring, RingCounters, RingError, Tag, Wait};
 use crate::outgoing::Outgoing;
 
 /// The server's side of a ring; every method is that of [`Ring`] with the same name.
@@ -16,6 +16,8 @@ pub trait RingFace {
     fn counters(&self) -> RingCounters;
     /// [`Ring::buffers_held`].
     fn buffers_held(&self) -> u32;
+    /// [`Ring::buffer_account`].
+    fn buffer_account(&mut self) -> Option<BufferAccount>;
     /// [`Ring::signal_by`].
     ///
     /// # Errors
@@ -93,6 +95,7 @@ impl RingFace for Ring {
     }
 
     delegate! {
+        fn buffer_account(&mut self) -> Option<BufferAccount>;
         fn accept_multishot(&mut self, listener: BorrowedFd<'_>, tag: Tag);
         fn receive_multishot(&mut self, slot: u32, tag: Tag);
         fn poll_multishot(&mut self, slot: u32, tag: Tag);

@@ -21,6 +21,8 @@ mod peer_name;
 mod restrictions;
 mod setup;
 mod tag;
+#[cfg(test)]
+mod tests;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -31,8 +33,8 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-pub use self::buffers::Buffer;
 use self::buffers::BufferRing;
+pub use self::buffers::{Buffer, BufferAccount};
 use self::connect::AddressArena;
 pub use self::error::{KERNEL_NEEDED, RingError};
 pub use self::face::RingFace;
@@ -137,6 +139,16 @@ impl Ring {
     /// How many provided buffers are held by us rather than free for the kernel.
     pub fn buffers_held(&self) -> u32 {
         self.buffers.as_ref().map_or(0, BufferRing::held)
+    }
+
+    /// Where the provided buffers are; `None` if completions that wait may have brought some, or if
+    /// the kernel does not tell (before 6.8). The kernel takes buffers only within an `enter`
+    /// (DEFER_TASKRUN runs nothing at other times): what is counted between two is one moment.
+    pub fn buffer_account(&mut self) -> Option<BufferAccount> {
+        if self.has_completions() || self.io.submission().cq_overflow() {
+            return None;
+        }
+        self.buffers.as_ref()?.account(self.io.as_raw_fd())
     }
 
     /// Makes the kernel signal `eventfd` when this ring has something to collect.

@@ -11,15 +11,19 @@ use super::error::RingError;
 // linux/io_uring.h, enum io_uring_register_op. All other registrations come before.
 const REGISTER_EVENTFD: u8 = 4;
 const REGISTER_SYNC_CANCEL: u8 = 24;
+pub(super) const REGISTER_PBUF_STATUS: u8 = 26;
 
-/// Restricts a ring that was made disabled to these operations, and enables it.
+/// Restricts a ring that was made disabled to these operations, and enables it. `counted`: its
+/// buffers are counted, which older kernels do not know.
 pub(super) fn restrict_and_enable(
     io: &IoUring,
     opcodes: impl Iterator<Item = u8>,
+    counted: bool,
 ) -> Result<(), RingError> {
     let flags = Flags::FIXED_FILE | Flags::BUFFER_SELECT | Flags::IO_LINK | Flags::SKIP_SUCCESS;
     let mut allowed: Vec<Restriction> = opcodes.map(Restriction::sqe_op).collect();
     allowed.extend([REGISTER_EVENTFD, REGISTER_SYNC_CANCEL].map(Restriction::register_op));
+    allowed.extend(counted.then(|| Restriction::register_op(REGISTER_PBUF_STATUS)));
     allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
     let submitter = io.submitter();
     submitter

@@ -161,7 +161,7 @@ pub(super) fn create(config: &RingConfig) -> Result<(IoUring, Option<BufferRing>
     }
     let buffers = match config.buffers {
         0 => None,
-        count => Some(BufferRing::register(&io.submitter(), count, config.buffer_bytes)?),
+        count => Some(BufferRing::register(&io, count, config.buffer_bytes)?),
     };
     let of_role: &[_] = match config.role {
         RingRole::Server => &[],
@@ -169,6 +169,6 @@ pub(super) fn create(config: &RingConfig) -> Result<(IoUring, Option<BufferRing>
         RingRole::Client => CLIENT_OPCODES,
     };
     let opcodes = OPCODES.iter().chain(of_role).map(|&(code, _, _)| code);
-    restrict_and_enable(&io, opcodes)?;
+    restrict_and_enable(&io, opcodes, buffers.as_ref().is_some_and(BufferRing::is_counted))?;
     Ok((io, buffers))
 }

@@ -122,8 +122,8 @@ pub struct Session<C> {
     pub parting: CloseReason,
     /// The shard has it on the list of those whose sends may stall.
     pub(crate) listed_as_sender: bool,
-    /// It has said HELLO, and so can be told other terms.
-    pub(crate) said_hello: bool,
+    /// It can be told other terms: it has said HELLO, or asked for that in the upgrade.
+    pub(crate) takes_adjust: bool,
     /// It keeps an interval of its own, from which its timeout follows.
     pub(crate) has_own_interval: bool,
 }
@@ -152,7 +152,7 @@ impl<C> Session<C> {
             protocol,
             parting: CloseReason::PeerClosed,
             listed_as_sender: false,
-            said_hello: false,
+            takes_adjust: false,
             has_own_interval: false,
         }
     }

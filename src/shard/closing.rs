@@ -37,6 +37,9 @@ impl<S: Sweeper, C> Shard<S, C> {
         if now < due {
             self.counters.expired_early += 1;
         }
+        if self.swept.is_some_and(|swept| self.policy.tick.deadline(due) <= swept) {
+            self.counters.expired_late += 1;
+        }
         let lateness_us = now.since(due).as_micros() as u64;
         self.counters.expiry_lateness_us_max =
             self.counters.expiry_lateness_us_max.max(lateness_us);

@@ -89,6 +89,8 @@ counters! {
         stale_events: sum,
         /// Sessions expired before their time; must stay 0.
         expired_early: sum,
+        /// Sessions expired after a whole sweep had passed over their time; must stay 0.
+        expired_late: sum,
         /// The greatest lateness of an expiry so far, in microseconds.
         expiry_lateness_us_max: max,
         /// The sum of the lateness of all expiries, in microseconds.
@@ -211,6 +213,11 @@ impl Counters {
                     + self.pushes_pending,
             ),
             Law::new("sessions expired before their time = 0", self.expired_early, 0),
+            Law::new(
+                "sessions expired after the first sweep that was to = 0",
+                self.expired_late,
+                0,
+            ),
         ]
     }
 }
@@ -218,5 +225,52 @@ impl Counters {
 fn add_each<const N: usize>(sums: &mut [u64; N], values: &[u64; N]) {
     for (sum, value) in sums.iter_mut().zip(values) {
         *sum += value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each counter that a law speaks of, changed alone, breaks a law.
+    #[test]
+    fn no_counter_of_a_law_can_be_wrong_alone() {
+        assert!(Counters::default().laws().iter().all(|law| law.holds));
+        let spoken_of = [
+            "accepted",
+            "opened",
+            "open",
+            "released",
+            "table_entries",
+            "sweeper_entries",
+            "heartbeats_received",
+            "heartbeats_answered",
+            "heartbeats_pending",
+            "heartbeats_dropped",
+            "pushes_requested",
+            "pushes_acknowledged",
+            "pushes_unconfirmed",
+            "pushes_pending",
+            "expired_early",
+            "expired_late",
+        ];
+        for name in spoken_of {
+            let place = Totals::NAMES.iter().position(|other| *other == name).expect("a counter");
+            let mut values = Totals::default().values();
+            values[place] = 1;
+            let totals = Totals::from_values(values);
+            let laws = Counters { totals, ..Counters::default() }.laws();
+            let broken = laws.iter().find(|law| !law.holds).expect(name);
+            assert_eq!(broken.left.abs_diff(broken.right), 1, "both sides are named: {broken:?}");
+        }
+        for change in [
+            |counters: &mut Counters| counters.rejected[0] = 1,
+            |counters: &mut Counters| counters.closed[0] = 1,
+            |counters: &mut Counters| counters.pushes_dropped[0] = 1,
+        ] {
+            let mut counters = Counters::default();
+            change(&mut counters);
+            assert!(counters.laws().iter().any(|law| !law.holds), "{counters:?}");
+        }
     }
 }

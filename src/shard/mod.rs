@@ -70,7 +70,7 @@ use crate::protocol::address::PeerAddress;
 pub use crate::session::{CloseReason, PushDrop, Refusal};
 use crate::session::{Phase, Sending, Session, SessionId, SessionKey, SessionTable};
 use crate::sweep::{Progress, Sweeper};
-use crate::time::Timestamp;
+use crate::time::{Tick, Timestamp};
 
 /// What the engine has to do.
 #[derive(Debug)]
@@ -142,6 +142,8 @@ pub struct Shard<S, C> {
     drain: Option<Drain>,
     /// When bytes or the end of a send were last reported: a sweep may be of an earlier time.
     latest: Timestamp,
+    /// The tick by which everybody who was due has been given up.
+    swept: Option<Tick>,
 }
 
 impl<S: Sweeper, C> Shard<S, C> {
@@ -174,6 +176,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             broadcasts: VecDeque::new(),
             drain: None,
             latest: Timestamp::ZERO,
+            swept: None,
         }
     }
 
@@ -343,6 +346,9 @@ impl<S: Sweeper, C> Shard<S, C> {
             }
         }
         self.expired = expired;
+        if progress == Progress::Done {
+            self.swept = Some(tick);
+        }
         self.counters.sweeps_continued += u64::from(progress == Progress::More);
         progress
     }

@@ -4,9 +4,8 @@
 //! copied, and only as far as it has arrived.
 
 use super::context::Context;
-use super::millis;
 use super::output::{BufferPool, queue_message, queue_pong, queue_static_pong};
-use super::terms::Terms;
+use super::terms::{Adjustment, Terms, adjustment};
 use crate::limits::TICKET_BYTES_MAX;
 use crate::mutants::{Mutant, is};
 use crate::outgoing::Outgoing;
@@ -132,7 +131,7 @@ fn handle<C>(
             context.counters.hellos_received += 1;
             tracing::debug!(session = %context.id(), interval_ms, "HELLO");
             let Terms { interval_ms, idle_timeout_ms } = context.policy.agree(session, interval_ms);
-            session.said_hello = true;
+            session.takes_adjust = true;
             let welcome = Frame::Welcome { session: context.id().0, interval_ms, idle_timeout_ms };
             queue_message(session, encode(&welcome, context.buffers), context)?;
             flatten(session, context)
@@ -161,20 +160,11 @@ fn handle<C>(
 
 /// Tells a client another time for its next heartbeat, if too many are to come with it.
 fn flatten<C>(session: &mut Session<C>, context: &mut Context<'_>) -> Result<(), CloseReason> {
-    // Who does not read what was sent before would not read this.
-    if !session.said_hello || session.outbox.is_some() {
+    let Some(Adjustment { terms, next_in_ms }) = adjustment(session, context) else {
         return Ok(());
-    }
-    let Some(calendar) = &mut context.calendar else { return Ok(()) };
-    let interval = context.policy.interval_of(session);
-    let Some(next_in) = calendar.plan(context.now, interval) else { return Ok(()) };
-    context.counters.adjusts_sent += 1;
-    let adjust = Frame::Adjust {
-        interval_ms: millis(interval),
-        idle_timeout_ms: session.idle_timeout_ms,
-        // Rounded down: rather earlier than later.
-        next_in_ms: next_in.as_millis() as u32,
     };
+    let Terms { interval_ms, idle_timeout_ms } = terms;
+    let adjust = Frame::Adjust { interval_ms, idle_timeout_ms, next_in_ms };
     queue_message(session, encode(&adjust, context.buffers), context)
 }
 

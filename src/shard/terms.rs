@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::context::Context;
 use super::millis;
 use super::policy::Policy;
 use crate::limits::ANSWER_TICKS_MIN;
@@ -12,6 +13,28 @@ use crate::session::Session;
 pub(super) struct Terms {
     pub(super) interval_ms: u32,
     pub(super) idle_timeout_ms: u32,
+}
+
+/// What a client is to be told, beside its terms: when its next heartbeat is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Adjustment {
+    pub(super) terms: Terms,
+    pub(super) next_in_ms: u32,
+}
+
+/// A better time for the next heartbeat of a client that takes one, if too many are to come with
+/// it. It is counted as told.
+pub(super) fn adjustment<C>(session: &Session<C>, context: &mut Context<'_>) -> Option<Adjustment> {
+    // Who does not read what was sent before would not read this.
+    if !session.takes_adjust || session.outbox.is_some() {
+        return None;
+    }
+    let interval = context.policy.interval_of(session);
+    let next_in = context.calendar.as_mut()?.plan(context.now, interval)?;
+    context.counters.adjusts_sent += 1;
+    let terms = Terms { interval_ms: millis(interval), idle_timeout_ms: session.idle_timeout_ms };
+    // Rounded down: rather earlier than later.
+    Some(Adjustment { terms, next_in_ms: next_in.as_millis() as u32 })
 }
 
 impl Policy {

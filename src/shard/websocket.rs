@@ -1,9 +1,11 @@
 //! What a session does with the bytes of a WebSocket: first the upgrade, then messages.
 
+use std::time::Duration;
+
 use super::closing::End;
 use super::context::Context;
 use super::output::{BufferPool, queue_message, queue_pong, queue_static_pong};
-use super::terms::Terms;
+use super::terms::{Adjustment, Terms, adjustment};
 use crate::limits::{MESSAGE_PROGRESS_BYTES, PING_PAYLOAD_BYTES_MAX};
 use crate::outgoing::Outgoing;
 use crate::protocol::http_upgrade::{Upgrade, add_field, read_request, refusal};
@@ -63,6 +65,10 @@ fn upgrade<C>(
             add_field(&mut response, "Heartbeat-Interval-Ms", interval_ms);
             add_field(&mut response, "Idle-Timeout-Ms", idle_timeout_ms);
             queue_message(session, raw(&response, context.buffers), context)?;
+            session.takes_adjust = asked.adjust;
+            if asked.adjust {
+                greet(session, Terms { interval_ms, idle_timeout_ms }, context)?;
+            }
             read_messages(session, &request[request_bytes..], context)
         }
         Upgrade::Refused { status, response } => {
@@ -138,12 +144,12 @@ fn handle<C>(
     let outcome = match event {
         Event::Text(TEXT_PING) => {
             note_heartbeat(TEXT_PING.len(), context);
-            queue_static_pong(session, context)
+            queue_static_pong(session, context).and_then(|()| flatten(session, context))
         }
         Event::Ping(payload) => {
             note_heartbeat(payload.len(), context);
             let pong = frame(Opcode::Pong, payload, context.buffers);
-            queue_pong(session, pong, context)
+            queue_pong(session, pong, context).and_then(|()| flatten(session, context))
         }
         Event::Pong(_) => {
             context.counters.pongs_received += 1;
@@ -165,6 +171,38 @@ fn handle<C>(
         }
         _ => End::Close(reason),
     })
+}
+
+/// Tells a client its terms in a message: a page in a browser cannot see the fields of the upgrade.
+fn greet<C>(
+    session: &mut Session<C>,
+    terms: Terms,
+    context: &mut Context<'_>,
+) -> Result<(), CloseReason> {
+    let planned = context.calendar.as_mut().and_then(|calendar| {
+        calendar.plan(context.now, Duration::from_millis(terms.interval_ms.into()))
+    });
+    context.counters.adjusts_sent += 1;
+    let next_in_ms = planned.map_or(terms.interval_ms, |next_in| next_in.as_millis() as u32);
+    tell(session, Adjustment { terms, next_in_ms }, context)
+}
+
+/// Tells a client another time for its next heartbeat, if too many are to come with it.
+fn flatten<C>(session: &mut Session<C>, context: &mut Context<'_>) -> Result<(), CloseReason> {
+    adjustment(session, context).map_or(Ok(()), |adjustment| tell(session, adjustment, context))
+}
+
+fn tell<C>(
+    session: &mut Session<C>,
+    Adjustment { terms, next_in_ms }: Adjustment,
+    context: &mut Context<'_>,
+) -> Result<(), CloseReason> {
+    let Terms { interval_ms, idle_timeout_ms } = terms;
+    let text = format!(
+        "{{\"adjust\":{{\"interval_ms\":{interval_ms},\"idle_timeout_ms\":{idle_timeout_ms},\
+         \"next_in_ms\":{next_in_ms}}}}}"
+    );
+    queue_message(session, frame(Opcode::Text, text.as_bytes(), context.buffers), context)
 }
 
 fn note_heartbeat(bytes: usize, context: &mut Context<'_>) {

@@ -56,6 +56,10 @@ pub struct SocketOptions {
     pub keepalive: Option<Keepalive>,
     /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged.
     pub user_timeout: Option<Duration>,
+    /// TCP_NOTSENT_LOWAT: how much the kernel takes that it cannot send yet, in bytes. Without it
+    /// a client that does not read is granted up to `tcp_wmem`, 4 MiB, and enough of those clients
+    /// take all of `tcp_mem` from the others.
+    pub unsent_bytes_max: Option<u32>,
 }
 
 /// Why an address cannot be listened on.
@@ -182,6 +186,9 @@ fn prepare(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
             .with_interval(keepalive.interval)
             .with_retries(keepalive.count);
         socket.set_tcp_keepalive(&times)?;
+    }
+    if let Some(bytes) = options.unsent_bytes_max {
+        socket.set_tcp_notsent_lowat(bytes)?;
     }
     socket.set_tcp_user_timeout(options.user_timeout)
 }

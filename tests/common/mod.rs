@@ -44,8 +44,13 @@ impl Server {
     }
 
     /// Starts it as `command` says, and waits for its ready line.
-    pub fn spawn(mut command: Command) -> Server {
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
+    pub fn spawn(command: Command) -> Server {
+        Server::spawn_logging(command, Stdio::null())
+    }
+
+    /// The same, and its log goes there.
+    pub fn spawn_logging(mut command: Command, log: Stdio) -> Server {
+        command.stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("the server starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
@@ -56,6 +61,11 @@ impl Server {
         let (_, address) = url.split_once("://").expect("a URL");
         let address = address.parse().expect("parses");
         Server { child, stdout, ready, address }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn connect(&self) -> Client {

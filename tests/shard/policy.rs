@@ -1,7 +1,9 @@
 //! What clients and server agree on, who is let in, and how a herd is flattened.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use heartwheel::protocol::Protocol;
 use heartwheel::protocol::address::{Network, PeerAddress};
 use heartwheel::protocol::frame::{Frame, Parsed, parse};
 use heartwheel::protocol::ticket::{KeyRing, Ticket};
@@ -135,41 +137,74 @@ fn who_has_an_interval_of_his_own_is_asked_after_that() {
 }
 
 /// The most heartbeats in a tick over the mean, in the last of some intervals of a herd.
-fn peak_to_mean(flatten: bool) -> f64 {
+fn peak_to_mean(protocol: Protocol, flatten: bool) -> f64 {
     let mut world = World::new(Policy { flatten, ..policy() });
-    let clients: Vec<_> = (0..500).map(|_| world.connect()).collect();
+    let clients: Vec<_> = (0..500).map(|_| herd_member(&mut world, protocol)).collect();
     let mut due = Vec::new();
     for &client in &clients {
-        world.receive(client, &hello(0));
-        due.push(world.now + next_beat(&mut world, client));
+        due.push(world.now + next_beat(&mut world, protocol, client));
     }
     let end = world.now + ms(20_000);
     while world.now < end {
         world.advance(ms(10));
         for (&client, due) in clients.iter().zip(&mut due) {
             if *due <= world.now {
-                world.receive(client, PING);
-                *due = world.now + next_beat(&mut world, client);
+                world.receive(client, if protocol == Protocol::Tcp { PING } else { WS_PING });
+                *due = world.now + next_beat(&mut world, protocol, client);
             }
         }
     }
     world.check_laws();
     assert_eq!(world.counters().closed_total(), 0, "nobody comes near the timeout by it");
-    assert_eq!(world.counters().adjusts_sent > 0, flatten);
+    let told_at_first = if protocol == Protocol::Tcp { 0 } else { 500 };
+    assert_eq!(world.counters().adjusts_sent > told_at_first, flatten);
     let counters = world.counters();
     let mean = counters.heartbeats_per_interval as f64 / counters.ticks_per_interval as f64;
     counters.heartbeats_per_tick_peak as f64 / mean
 }
 
-/// When a client beats next that knows ADJUST.
-fn next_beat(world: &mut World, client: SessionKey) -> std::time::Duration {
+/// A masked text `ping`; with a key of zeros it stays legible.
+const WS_PING: &[u8] = &[0x81, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
+
+/// A client that can be told new terms.
+fn herd_member(world: &mut World, protocol: Protocol) -> SessionKey {
+    match protocol {
+        Protocol::Tcp => {
+            let client = world.connect();
+            world.receive(client, &hello(0));
+            client
+        }
+        Protocol::WebSocket => {
+            let client = world.upgrade("/?adjust=1");
+            let greeting = world.take_sent_to(client);
+            let end =
+                greeting.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("an answer");
+            let (terms, rest) = ws_terms(&greeting[end + 4..]).expect("the terms, at once");
+            assert!(terms[..2] == [2_000, 5_000] && terms[2] <= 2_000 && rest.is_empty());
+            client
+        }
+    }
+}
+
+/// When a client beats next that takes new terms.
+fn next_beat(world: &mut World, protocol: Protocol, client: SessionKey) -> Duration {
     let sent = world.take_sent_to(client);
     let mut next = ms(2_000);
     let mut rest = &sent[..];
+    let mut take = |interval_ms, idle_timeout_ms, next_in_ms: u32| {
+        assert_eq!((interval_ms, idle_timeout_ms), (2_000, 5_000));
+        next = ms(next_in_ms.into());
+    };
+    if protocol == Protocol::WebSocket {
+        rest = rest.strip_prefix(b"\x81\x04pong").unwrap_or(rest);
+        if let Some(([interval, timeout, next_in], behind)) = ws_terms(rest) {
+            take(interval, timeout, next_in);
+            rest = behind;
+        }
+    }
     while let Ok(Parsed::Whole(frame, bytes)) = parse(rest, 1_000) {
         if let Frame::Adjust { interval_ms, idle_timeout_ms, next_in_ms } = frame {
-            assert_eq!((interval_ms, idle_timeout_ms), (2_000, 5_000));
-            next = ms(u64::from(next_in_ms));
+            take(interval_ms, idle_timeout_ms, next_in_ms);
         }
         rest = &rest[bytes..];
     }
@@ -177,11 +212,34 @@ fn next_beat(world: &mut World, client: SessionKey) -> std::time::Duration {
     next
 }
 
+/// The terms in the short text frame at the front, and what is behind it.
+fn ws_terms(bytes: &[u8]) -> Option<([u32; 3], &[u8])> {
+    let [0x81, length, rest @ ..] = bytes else { return None };
+    let (text, behind) = rest.split_at(usize::from(*length));
+    let told: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let number = |name: &str| told["adjust"][name].as_u64().map(|number| number as u32);
+    let terms = [number("interval_ms")?, number("idle_timeout_ms")?, number("next_in_ms")?];
+    Some((terms, behind))
+}
+
 #[test]
 fn a_herd_is_flattened_by_adjust_and_only_if_that_is_asked_for() {
-    let (before, after) = (peak_to_mean(false), peak_to_mean(true));
-    assert!(before > 15.0, "a herd to begin with: {before}");
-    assert!(after < 2.5, "and flat in the end: {after}");
+    for protocol in [Protocol::Tcp, Protocol::WebSocket] {
+        let (before, after) = (peak_to_mean(protocol, false), peak_to_mean(protocol, true));
+        assert!(before > 15.0, "a herd to begin with: {before}");
+        assert!(after < 2.5, "and flat in the end: {after}");
+    }
+}
+
+#[test]
+fn a_websocket_that_did_not_ask_for_it_is_never_told_to_adjust() {
+    let mut world = World::new(Policy { flatten: true, ..policy() });
+    let clients: Vec<_> = (0..500).map(|_| world.upgrade("/?heartbeat=2s&adjust=0")).collect();
+    for client in clients {
+        world.take_sent_to(client);
+        world.receive(client, WS_PING);
+        assert_eq!(world.sent_to(client), b"\x81\x04pong");
+    }
 }
 
 #[test]
@@ -214,7 +272,7 @@ fn hello_with(token: &str) -> Vec<u8> {
 }
 
 fn guarded() -> (World, Arc<Auth>) {
-    let auth = Auth::new(keys(), std::time::Duration::from_secs(UNIX_AT_ZERO_S));
+    let auth = Auth::new(keys(), Duration::from_secs(UNIX_AT_ZERO_S));
     (World::new(Policy { auth: Some(Arc::clone(&auth)), ..policy() }), auth)
 }
 

@@ -1,7 +1,9 @@
 //! When sessions are given up, and when not.
 
-use heartwheel::shard::{Activity, CloseReason, Policy};
-use heartwheel::time::{TickLength, Timestamp};
+use heartwheel::protocol::Protocol;
+use heartwheel::shard::{Activity, Admission, CloseReason, Policy, Shard};
+use heartwheel::sweep::{AnySweeper, Progress, Strategy, Sweeper};
+use heartwheel::time::{Tick, TickLength, Timestamp};
 
 use crate::world::{PING, World, ms};
 
@@ -156,4 +158,58 @@ fn a_mass_expiry_comes_in_portions_and_is_complete() {
     assert_eq!(world.counters().closed_for(CloseReason::Expired), 20_000);
     assert!(world.counters().sweeps_continued > 0);
     world.check_laws();
+}
+
+/// A sweeper that reports everybody one call later than it should.
+struct Tardy {
+    inner: AnySweeper,
+    kept_back: Vec<u32>,
+}
+
+impl Sweeper for Tardy {
+    fn insert(&mut self, index: u32, deadline: Tick) {
+        self.inner.insert(index, deadline);
+    }
+
+    fn touch(&mut self, index: u32, deadline: Tick) {
+        self.inner.touch(index, deadline);
+    }
+
+    fn remove(&mut self, index: u32) {
+        self.inner.remove(index);
+    }
+
+    fn advance(&mut self, now: Tick, budget: usize, expired: &mut Vec<u32>) -> Progress {
+        expired.append(&mut self.kept_back);
+        self.inner.advance(now, budget, &mut self.kept_back)
+    }
+
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn entries_visited(&self) -> u64 {
+        self.inner.entries_visited()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.inner.heap_bytes()
+    }
+}
+
+#[test]
+fn a_sweep_that_passes_somebody_over_breaks_a_law() {
+    let inner = AnySweeper::new(Strategy::DEFAULT, 10, Tick(0));
+    let sweeper = Tardy { inner, kept_back: Vec::new() };
+    let mut shard = Shard::new(0, policy(), Admission::new(10), sweeper, 10);
+    let opened = shard.opened((), Protocol::Tcp, Timestamp::from_nanos(1)).expect("there is room");
+    for tick in 1..=6 {
+        shard.advance(Timestamp::ZERO + ms(100 * tick));
+    }
+    let closed = shard.session(opened).expect("not released").parting;
+    assert_eq!(closed, CloseReason::HelloTimeout);
+    let broken: Vec<_> = shard.publish().laws().into_iter().filter(|law| !law.holds).collect();
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    assert!(broken[0].name.contains("after the first sweep"), "{broken:?}");
+    assert_eq!((broken[0].left, broken[0].right), (1, 0));
 }

@@ -96,6 +96,13 @@ impl World {
         (key, self.sent_to(key).len())
     }
 
+    /// A WebSocket session that has asked for this path.
+    pub fn upgrade(&mut self, path: &str) -> SessionKey {
+        let key = self.shard.opened((), Protocol::WebSocket, self.now).expect("there is room");
+        self.receive(key, &request("x", path, [7; 16]));
+        key
+    }
+
     pub fn receive(&mut self, key: SessionKey, bytes: &[u8]) {
         self.shard.received(key, bytes, self.now);
         self.settle();

@@ -3,7 +3,7 @@
 use std::fs;
 
 use heartwheel::host::kib_field;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counters of this network namespace, and memory of the machine, at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +46,8 @@ const DENTRY_BYTES: u64 = 192;
 const PAGE_BYTES: u64 = 4_096;
 
 /// The kernel's part of a report: differences between two samples.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct KernelSection {
     /// Slab memory that came with the connections, for each: both ends if the server is here.
     pub bytes_per_connection: Option<f64>,
@@ -55,7 +56,7 @@ pub struct KernelSection {
     /// What TCP had reserved at steady state (`/proc/net/sockstat`, against `tcp_mem`).
     pub tcp_memory_pages: u64,
     /// How these were estimated.
-    pub method: &'static str,
+    pub method: String,
     /// Connections that found an accept queue full.
     pub listen_overflows: u64,
     /// SYNs dropped for that or another reason.
@@ -120,7 +121,7 @@ pub fn section(
         bytes_per_connection: per_connection(slab),
         available_bytes_per_connection: per_connection(taken.saturating_sub(user_bytes)),
         tcp_memory_pages: steady.tcp_memory_pages,
-        method: METHOD,
+        method: METHOD.to_owned(),
         listen_overflows: end.listen_overflows.saturating_sub(before.listen_overflows),
         listen_drops: end.listen_drops.saturating_sub(before.listen_drops),
         retransmits: end.retransmits.saturating_sub(before.retransmits),

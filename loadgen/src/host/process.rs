@@ -20,7 +20,8 @@ pub fn sample(pid: u32) -> Option<ProcessSample> {
     Some(ProcessSample { cpu: cpu_time(&stat)?, rss_bytes: rss_bytes(pid)? })
 }
 
-fn cpu_time(stat: &str) -> Option<Duration> {
+/// User and system time in a `stat` of a process or a thread.
+pub(super) fn cpu_time(stat: &str) -> Option<Duration> {
     let per_second = rustix::param::clock_ticks_per_second().max(1);
     Some(Duration::from_secs_f64(cpu_ticks(stat)? as f64 / per_second as f64))
 }

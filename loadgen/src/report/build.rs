@@ -10,10 +10,11 @@ use serde_json::Value;
 
 use super::{
     Connect, Connections, Environment, Expiry, GeneratorSection, Heartbeats, Lateness, Report,
-    Requested, ServerSection, events, laws, verdict,
+    Requested, ServerSection, Times, VERSION, events, histograms, laws, verdict,
 };
 use crate::cli::Cli;
 use crate::foreign;
+use crate::host::cores::{self, HostSection};
 use crate::host::kernel::{self, KernelSample};
 use crate::latency::Latency;
 use crate::limits;
@@ -21,7 +22,7 @@ use crate::run::{Baseline, Steady};
 use crate::scenario::admin::Answer;
 use crate::series::SeriesSection;
 use crate::server::{Final, Ready};
-use crate::stats::Stats;
+use crate::stats::{Stats, named};
 use crate::worker::Task;
 
 /// All that a run leaves behind.
@@ -39,6 +40,10 @@ pub struct Evidence<'a> {
     /// `None` if the server is not ours.
     pub last_words: Option<Result<Final>>,
     pub server_died: Option<ExitStatus>,
+    /// Why the HDR log could not be written.
+    pub hdr_failure: Option<anyhow::Error>,
+    /// As the kernel counts, and as we do.
+    pub established: Option<(u64, u64)>,
     pub notes: Vec<String>,
     pub interrupted: bool,
     pub server_pid: Option<u32>,
@@ -46,10 +51,14 @@ pub struct Evidence<'a> {
     pub answers: Vec<Answer>,
     /// How it went over time.
     pub series: SeriesSection,
+    /// What the times of the series count from, since 1970.
+    pub begun: Duration,
     /// When the steady state began, if it did.
     pub steady_at: Option<Timestamp>,
     /// Interval and idle timeout as the clients kept them, in milliseconds; 0 if not known.
     pub terms_ms: (u64, u64),
+    /// How long nobody connected because a key wanted it.
+    pub paused: Duration,
 }
 
 const ORACLE_METHOD: &str = "early: only if the end was seen before (last bytes sent + idle \
@@ -76,7 +85,9 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
     if let Some(status) = evidence.server_died {
         broken.push(format!("the server ended during the run ({status})"));
     }
-    let mut laws = laws::own(u64::from(cli.connections), stats);
+    broken.extend(evidence.hdr_failure.iter().map(|error| format!("{error:#}")));
+    let mut laws = laws::own(u64::from(cli.own_connections()), stats);
+    laws.extend(evidence.established.map(|(kernel, ours)| laws::established(kernel, ours)));
     let gentle = task.scenario.is_gentle();
     laws.extend(last_words.map(|words| laws::shared(stats, words, gentle)).unwrap_or_default());
     let push = events::push(evidence);
@@ -91,13 +102,15 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
     notes.extend(foreign::notes(cli, stats));
 
     let mut report = Report {
-        version: 1,
+        version: VERSION,
         notes,
         target: format!("{}://{}", task.wire.name(), task.target),
-        protocol: task.wire.name(),
+        protocol: task.wire.name().to_owned(),
         engine: ready.as_ref().map(|ready| ready.engine.clone()),
         sweep: ready.as_ref().map(|ready| ready.sweep.clone()),
         seed: cli.seed,
+        part: cli.part,
+        times: times(evidence),
         environment: environment(task),
         requested: requested(cli),
         connections: connections(cli, stats),
@@ -112,10 +125,12 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
         data: events::data(evidence),
         server: server(evidence, last_words),
         generator: generator(evidence),
+        host: host(evidence),
         kernel: kernel(evidence),
         laws,
         rtt_distribution: stats.rtt.distribution(),
         series: evidence.series.clone(),
+        histograms: histograms::histograms(evidence),
         ..Report::default()
     };
     // A report always serializes: it has neither maps with odd keys nor failing serializers.
@@ -134,13 +149,13 @@ fn environment(task: &Task) -> Environment {
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
     Environment {
-        // Where this program lies is nobody's business.
-        command: std::iter::once("loadgen".to_owned())
-            .chain(std::env::args().skip(1).map(|word| quoted(&word)))
-            .collect::<Vec<_>>()
-            .join(" "),
-        loadgen: env!("CARGO_PKG_VERSION"),
+        command: command(),
+        loadgen: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: sysctl("kernel/osrelease"),
+        boot_id: sysctl("kernel/random/boot_id"),
+        network_namespace: fs::read_link("/proc/self/ns/net")
+            .map(|link| link.display().to_string())
+            .unwrap_or_default(),
         cpu: model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned(),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         memory_bytes: heartwheel::host::kib_field(&read("/proc/meminfo"), "MemTotal:").unwrap_or(0),
@@ -149,6 +164,12 @@ fn environment(task: &Task) -> Environment {
         netdev_max_backlog: sysctl("net/core/netdev_max_backlog"),
         somaxconn: sysctl("net/core/somaxconn"),
     }
+}
+
+/// How this program was started. Where it lies is nobody's business.
+pub fn command() -> String {
+    let words = std::env::args().skip(1).map(|word| quoted(&word));
+    std::iter::once("loadgen".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// As a shell takes it.
@@ -172,17 +193,37 @@ fn requested(cli: &Cli) -> Requested {
         silent: cli.silent,
         idle_timeout_ms: cli.idle_timeout.map(millis),
         tick_ms: millis(cli.tick),
+        phase: Some(cli.phase),
+        negotiate: cli.negotiate,
+        churn_per_s: u64::from(cli.churn),
+        slow: cli.slow,
+        data_per_s: u64::from(cli.data),
+        reconnect_ms: cli.reconnect.map(|backoff| (millis(backoff.first), millis(backoff.most))),
+        start_at_unix_s: cli.start_at.map(|at| at.as_secs_f64()),
+    }
+}
+
+fn times(evidence: &Evidence<'_>) -> Times {
+    let Evidence { task, steady, .. } = evidence;
+    let unix_s = |at: Duration| (at.as_secs_f64() * 1e3).round() / 1e3;
+    Times {
+        begun_unix_s: unix_s(evidence.begun),
+        start_unix_s: unix_s(task.unix(task.start)),
+        steady_unix_s: evidence.steady_at.map(|at| unix_s(task.unix(at))),
+        steady_s: steady.map(|steady| steady.length.as_secs_f64()),
+        steady_acked: steady.map(|steady| steady.acked),
+        steady_open: steady.map(|steady| steady.open),
     }
 }
 
 fn connections(cli: &Cli, stats: &Stats) -> Connections {
     Connections {
-        requested: u64::from(cli.connections),
+        requested: u64::from(cli.own_connections()),
         opened: stats.opened,
         reopened: stats.scene.reopened,
-        failed: stats.failed.clone(),
+        failed: named(&stats.failed),
         open_at_end: stats.open_at_end,
-        closed_by_server: stats.closed_by_server.clone(),
+        closed_by_server: named(&stats.closed_by_server),
         closed_by_us: stats.closed_by_us,
         sources_skipped: stats.sources_skipped,
     }
@@ -193,11 +234,13 @@ fn connect(evidence: &Evidence<'_>) -> Connect {
     let took = stats.last_opened.since(task.start);
     let planned = task.plan.connect_after(cli.connections);
     let seconds = took.as_secs_f64();
+    let connecting = took.saturating_sub(evidence.paused).as_secs_f64();
     Connect {
         seconds,
-        rate_per_s: if seconds > 0.0 { stats.opened as f64 / seconds } else { 0.0 },
-        planned_rate_per_s: u64::from(cli.connect_rate),
-        behind_plan_s: took.saturating_sub(planned).as_secs_f64(),
+        rate_per_s: if connecting > 0.0 { stats.opened as f64 / connecting } else { 0.0 },
+        planned_rate_per_s: u64::from(cli.connect_rate.div_ceil(cli.own_part().of)),
+        behind_plan_s: took.saturating_sub(planned + evidence.paused).as_secs_f64(),
+        paused_s: evidence.paused.as_secs_f64(),
         latency_us: stats.connect.summary(),
     }
 }
@@ -234,11 +277,11 @@ fn expiry(evidence: &Evidence<'_>) -> Expiry {
         idle_timeout_ms: (terms_ms.1 > 0).then_some(terms_ms.1),
         lateness_ms: lateness(&stats.expiry_lateness),
         silence_ms: lateness(&stats.silence),
-        method: ORACLE_METHOD,
+        method: ORACLE_METHOD.to_owned(),
     }
 }
 
-fn lateness(latency: &Latency) -> Lateness {
+pub(super) fn lateness(latency: &Latency) -> Lateness {
     let millis = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
     Lateness {
         min: millis(latency.min_us()),
@@ -254,6 +297,7 @@ fn server(evidence: &Evidence<'_>, last_words: Option<&Final>) -> ServerSection 
     let idle = baseline.server.map(|sample| sample.rss_bytes);
     let mut section = ServerSection {
         pid: evidence.server_pid,
+        died: evidence.server_died.map(|status| status.to_string()),
         rss_idle_bytes: idle,
         sweep: counters.get("sweep").cloned().unwrap_or(Value::Null),
         counters,
@@ -286,7 +330,7 @@ fn generator(evidence: &Evidence<'_>) -> GeneratorSection {
         send_errors: stats.send_errors,
         bytes_sent: stats.bytes_sent,
         bytes_received: stats.bytes_received,
-        rearmed: stats.rearmed.clone(),
+        rearmed: named(&stats.rearmed),
         stale_completions: stats.stale,
         ..GeneratorSection::default()
     };
@@ -307,6 +351,14 @@ fn kernel(evidence: &Evidence<'_>) -> kernel::KernelSection {
     let server = server.map_or(0, |(now, then)| now.rss_bytes.saturating_sub(then.rss_bytes));
     let own = steady.generator.rss_bytes.saturating_sub(baseline.generator.rss_bytes);
     kernel::section(&baseline.kernel, &steady.kernel, kernel_end, stats.opened, server + own)
+}
+
+fn host(evidence: &Evidence<'_>) -> HostSection {
+    let before = evidence.baseline.oom_kills;
+    HostSection {
+        oom_kills: cores::oom_kills().zip(before).map(|(now, then)| now.saturating_sub(then)),
+        ..evidence.steady.map(|steady| steady.host).unwrap_or_default()
+    }
 }
 
 /// Late sends, whoever kept us from sending: the server's figures would be wrong by as much.

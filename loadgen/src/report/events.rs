@@ -3,22 +3,23 @@
 use std::time::Duration;
 
 use heartwheel::time::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::build::Evidence;
 use crate::latency::{Latency, LatencySummary};
 use crate::scenario::Kind;
 use crate::scenario::account::Happened;
 use crate::scenario::admin::ServerAccount;
-use crate::stats::Reasons;
+use crate::stats::{Counts, named};
 
-/// One event of `--at`.
-#[derive(Clone, Debug, Default, Serialize)]
+/// One event of `--at`, or of a key.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EventSection {
     /// Counted from the start of the steady state.
     pub at_ms: u64,
     /// `storm`, `drain` or `broadcast`.
-    pub kind: &'static str,
+    pub kind: String,
     /// Killed, told to go, or expected to receive.
     pub affected: u64,
     /// When the last of them was killed or told to go, counted from the event.
@@ -39,7 +40,8 @@ pub struct EventSection {
 }
 
 /// expected = received + missing.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Push {
     pub broadcasts: u64,
     /// Clients that were open when the server was asked, over all broadcasts: those who fall silent
@@ -49,7 +51,7 @@ pub struct Push {
     /// Receipts (PUSH_ACK) that were sent.
     pub acked: u64,
     pub missing: u64,
-    pub missing_by: Reasons,
+    pub missing_by: Counts,
     pub duplicates: u64,
     /// To those who opened after the server was asked, or of somebody else.
     pub unexpected: u64,
@@ -60,7 +62,8 @@ pub struct Push {
 }
 
 /// lost = reopened + away.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Reconnect {
     /// Connections lost or closed by plan whose clients come back.
     pub lost: u64,
@@ -68,7 +71,7 @@ pub struct Reconnect {
     /// Not back when the run ended.
     pub away: u64,
     /// Attempts that failed; each was followed by another, after a longer wait.
-    pub failed: Reasons,
+    pub failed: Counts,
     /// Of a reopening.
     pub latency_us: LatencySummary,
     pub churned: u64,
@@ -81,7 +84,8 @@ pub struct Reconnect {
 }
 
 /// Clients that do not read.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Slow {
     pub clients: u64,
     pub closed_by_server: u64,
@@ -90,7 +94,8 @@ pub struct Slow {
     pub heartbeats: u64,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Data {
     pub sent: u64,
     /// Echoes.
@@ -107,10 +112,11 @@ pub fn events(evidence: &Evidence<'_>) -> Vec<EventSection> {
             let done = happened.to_recover > 0 && happened.recovered >= happened.to_recover;
             let told = !matches!(event.kind, Kind::Broadcast(..)) && happened.affected > 0;
             let p999 = |rtt: Option<&Latency>| rtt.and_then(|rtt| rtt.percentile_us(99.9));
-            let (before, during) = (p999(scene.before(number)), p999(scene.during(number)));
+            let calm = scene.calm(&evidence.task.scenario.events.before(number));
+            let (before, during) = (p999(calm), p999(scene.during(number)));
             EventSection {
                 at_ms: millis(event.at),
-                kind: event.kind.name(),
+                kind: event.kind.name().to_owned(),
                 affected: happened.affected,
                 affected_within_ms: since(happened.last_affected).filter(|_| told),
                 recovered: happened.recovered,
@@ -128,18 +134,25 @@ pub fn events(evidence: &Evidence<'_>) -> Vec<EventSection> {
 
 pub fn push(evidence: &Evidence<'_>) -> Push {
     let mut push = Push { unexpected: evidence.stats.scene.pushes_unexpected, ..Push::default() };
-    let mut latency = Latency::new(2);
-    let asked = evidence.task.scenario.events.iter().zip(&evidence.stats.scene.events);
-    for (event, happened) in asked {
-        if let Kind::Broadcast(..) = event.kind {
-            add(&mut push, happened);
-            latency.add(&happened.latency);
-        }
-    }
-    push.latency_us = latency.summary();
+    broadcasts(evidence).for_each(|happened| add(&mut push, happened));
+    push.latency_us = push_latency(evidence).summary();
     let accounts = evidence.answers.iter().filter_map(|answer| answer.account.as_ref());
     accounts.for_each(|account| push.server.add(account));
     push
+}
+
+/// Over all broadcasts.
+pub fn push_latency(evidence: &Evidence<'_>) -> Latency {
+    let mut latency = Latency::new(2);
+    broadcasts(evidence).for_each(|happened| latency.add(&happened.latency));
+    latency
+}
+
+fn broadcasts<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = &'a Happened> {
+    let planned = evidence.task.scenario.events.iter().zip(&evidence.stats.scene.events);
+    planned
+        .filter(|(event, _)| matches!(event.kind, Kind::Broadcast(..)))
+        .map(|(_, happened)| happened)
 }
 
 fn add(push: &mut Push, happened: &Happened) {
@@ -150,7 +163,7 @@ fn add(push: &mut Push, happened: &Happened) {
     push.duplicates += happened.duplicates;
     for (reason, count) in &happened.missing {
         push.missing += count;
-        *push.missing_by.entry(reason).or_default() += count;
+        *push.missing_by.entry((*reason).to_owned()).or_default() += count;
     }
 }
 
@@ -160,7 +173,7 @@ pub fn reconnect(evidence: &Evidence<'_>) -> Reconnect {
         lost: scene.lost,
         reopened: scene.reopened,
         away: scene.away,
-        failed: scene.reopening_failed.clone(),
+        failed: named(&scene.reopening_failed),
         latency_us: scene.reopening.summary(),
         churned: scene.churned,
         churn_skipped: scene.churn_skipped,

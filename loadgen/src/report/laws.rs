@@ -35,6 +35,11 @@ pub fn own(requested: u64, stats: &Stats) -> Vec<Law> {
     ]
 }
 
+/// What the kernel and the generator must agree about, while nothing opens or closes.
+pub fn established(kernel: u64, ours: u64) -> Law {
+    law("established at the server, says the kernel = open, say we", kernel, ours)
+}
+
 /// What was pushed. `acknowledged`: both sides must have counted the same receipts.
 pub fn pushes(push: &Push, acknowledged: bool) -> Vec<Law> {
     if push.broadcasts == 0 {
@@ -91,10 +96,14 @@ pub fn shared(stats: &Stats, server: &Final, gentle: bool) -> Vec<Law> {
         let sent = known("bytes_sent").unwrap_or(0);
         laws.push(at_most("bytes received <= sent by the server", stats.bytes_received, sent));
     }
-    laws.extend(server.laws.iter().cloned().map(|mut law| {
-        law.name = format!("server: {}", law.name);
-        law
-    }));
+    let named =
+        |whose: String, law: &Law| Law { name: format!("{whose}: {}", law.name), ..law.clone() };
+    laws.extend(server.laws.iter().map(|law| named("server".to_owned(), law)));
+    // The sums have all of them; a shard is told of only where it breaks one.
+    for (number, shard) in server.shards.iter().enumerate() {
+        let broken = shard.laws.iter().filter(|law| !law.holds);
+        laws.extend(broken.map(|law| named(format!("server, shard {number}"), law)));
+    }
     laws
 }
 
@@ -121,6 +130,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::server::ShardLaws;
 
     fn broken(laws: &[Law]) -> Vec<&str> {
         laws.iter().filter(|law| !law.holds).map(|law| law.name.as_str()).collect()
@@ -128,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_clean_run_balances_and_a_lost_client_does_not() {
-        let mut stats = Stats::new(&[]);
+        let mut stats = Stats::new(0);
         (stats.opened, stats.open_at_end, stats.closed_by_us) = (10, 9, 9);
         (stats.silenced, stats.expired) = (1, 1);
         stats.closed_by_server.insert("fin", 1);
@@ -147,15 +157,46 @@ mod tests {
 
     #[test]
     fn both_sides_are_compared_where_both_are_known() {
-        let mut stats = Stats::new(&[]);
+        let mut stats = Stats::new(0);
         (stats.opened, stats.bytes_sent) = (3, 9);
         let server = Final {
             counters: json!({"opened": 3, "bytes_received": 8}),
             laws: vec![law("accepted = opened + rejected", 3, 3)],
+            shards: Vec::new(),
             failure: None,
         };
         let laws = shared(&stats, &server, true);
         assert_eq!(laws.len(), 3);
         assert_eq!(broken(&laws), ["bytes sent = bytes that the server received"]);
+    }
+
+    /// Two shards whose faults make up for each other in the sum.
+    #[test]
+    fn a_shard_that_breaks_a_law_is_named_with_both_sides() {
+        let wrong =
+            |left, right| Law { holds: false, ..law("opened = open + closed", left, right) };
+        let shard = |laws: &[Law]| ShardLaws { laws: laws.to_vec() };
+        let server = Final {
+            laws: vec![wrong(8, 8)],
+            shards: vec![
+                shard(&[wrong(5, 4), law("open = in the sweeper", 1, 1)]),
+                shard(&[wrong(3, 4)]),
+            ],
+            ..Final::default()
+        };
+        let laws = shared(&Stats::new(0), &server, true);
+        let names = [
+            "server: opened = open + closed",
+            "server, shard 0: opened = open + closed",
+            "server, shard 1: opened = open + closed",
+        ];
+        assert_eq!(broken(&laws), names);
+        assert_eq!((laws[2].left.as_u64(), laws[2].right.as_u64()), (Some(3), Some(4)));
+    }
+
+    #[test]
+    fn what_the_kernel_counts_beside_ours_breaks_a_law() {
+        assert!(established(40, 40).holds);
+        assert!(!established(41, 40).holds && !established(39, 40).holds);
     }
 }

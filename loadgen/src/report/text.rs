@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Report;
 use crate::latency::LatencySummary;
 use crate::stats::AFTER_THE_END;
-use crate::units::grouped;
+use crate::units::{grouped, time};
 
 /// Some twenty lines.
 pub fn summary(report: &Report) -> String {
@@ -51,6 +51,13 @@ fn write_load(report: &Report, out: &mut String) -> std::fmt::Result {
     if let (Some(engine), Some(sweep)) = (&report.engine, &report.sweep) {
         write!(out, ", engine {engine}, sweep {sweep}")?;
     }
+    if let Some(part) = report.part {
+        let all = grouped(report.requested.connections);
+        write!(out, "\n  part         {} of {}, of {all} clients in all", part.number, part.of)?;
+    }
+    if !report.parts.is_empty() {
+        write!(out, "\n  generators   {}", report.parts.len())?;
+    }
     write!(
         out,
         "\n  connecting   {:.1} s, {}/s of {}/s planned, latency {}",
@@ -79,7 +86,7 @@ fn write_load(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     let closed = report.connections.closed_by_server.iter();
     // While we close ours, the server may well expire those who no longer beat.
-    for (reason, count) in closed.filter(|&(&reason, _)| reason != AFTER_THE_END) {
+    for (reason, count) in closed.filter(|(reason, _)| *reason != AFTER_THE_END) {
         writeln!(out, "               {} closed by the server: {reason}", grouped(*count))?;
     }
     Ok(())
@@ -188,21 +195,13 @@ fn latency(summary: &LatencySummary) -> String {
     }
 }
 
-fn time(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us} us"),
-        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
-        _ => format!("{:.1} s", us as f64 / 1e6),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_verdict_comes_first() {
-        let mut report = Report { verdict: "passed", ..Report::default() };
+        let mut report = Report { verdict: "passed".to_owned(), ..Report::default() };
         (report.connections.requested, report.connections.opened) = (2_000, 2_000);
         let text = summary(&report);
         assert!(text.trim_start().starts_with("PASSED: 2,000 of 2,000 clients open"), "{text}");

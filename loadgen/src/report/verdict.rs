@@ -24,7 +24,27 @@ pub fn pass(report: &mut Report, interrupted: bool, broken: Vec<String>) {
     } else {
         ("failed", 99, failed)
     };
-    (report.verdict, report.exit_code, report.reasons) = (verdict, exit_code, reasons);
+    (report.verdict, report.exit_code, report.reasons) = (verdict.to_owned(), exit_code, reasons);
+}
+
+/// The same for a report of which each part has a verdict of its own. What laws and SLOs say is
+/// judged over all; a law that one part broke stays broken even if another makes up for it.
+pub fn of_parts(report: &mut Report) {
+    let of = |verdict: &str| -> Vec<String> {
+        let found = report.parts.iter().filter(|part| part.verdict == verdict);
+        found.map(|part| part.part.number.to_string()).collect()
+    };
+    let interrupted = of("interrupted");
+    let own = report.parts.iter().filter(|part| matches!(part.exit_code, 99 | 100));
+    let broken = own.flat_map(|part| {
+        let lasting = part.reasons.iter().filter(|reason| !reason.starts_with("SLO: "));
+        lasting.map(|reason| format!("part {}: {reason}", part.part.number))
+    });
+    let broken = broken.collect();
+    pass(report, !interrupted.is_empty(), broken);
+    if !interrupted.is_empty() {
+        report.reasons = vec![format!("interrupted: part {}", interrupted.join(", part "))];
+    }
 }
 
 fn failures(report: &Report) -> Vec<String> {
@@ -43,7 +63,7 @@ mod tests {
     use super::*;
     use crate::slo::SloOutcome;
 
-    fn judged(change: impl FnOnce(&mut Report), interrupted: bool) -> (u8, &'static str) {
+    fn judged(change: impl FnOnce(&mut Report), interrupted: bool) -> (u8, String) {
         let mut report = Report::default();
         (report.connections.requested, report.connections.opened) = (5, 5);
         change(&mut report);
@@ -54,14 +74,17 @@ mod tests {
     #[test]
     fn every_exit_code_has_its_case() {
         let slo = SloOutcome { expression: "a<1".to_owned(), holds: false, value: None };
-        assert_eq!(judged(|_| {}, false), (0, "passed"));
-        assert_eq!(judged(|report| report.slo.push(slo.clone()), false), (99, "failed"));
-        assert_eq!(judged(|report| report.connections.opened = 4, false), (100, "not reached"));
+        assert_eq!(judged(|_| {}, false), (0, "passed".to_owned()));
+        assert_eq!(judged(|report| report.slo.push(slo.clone()), false), (99, "failed".to_owned()));
+        assert_eq!(
+            judged(|report| report.connections.opened = 4, false),
+            (100, "not reached".to_owned())
+        );
         let saturated = |report: &mut Report| {
             report.generator.saturated_by = Some("x".to_owned());
             report.connections.opened = 4;
         };
-        assert_eq!(judged(saturated, false), (101, "void"));
-        assert_eq!(judged(saturated, true), (105, "interrupted"));
+        assert_eq!(judged(saturated, false), (101, "void".to_owned()));
+        assert_eq!(judged(saturated, true), (105, "interrupted".to_owned()));
     }
 }

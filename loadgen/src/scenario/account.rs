@@ -6,7 +6,6 @@
 use heartwheel::time::Timestamp;
 
 use crate::latency::Latency;
-use crate::scenario::Event;
 use crate::stats::Reasons;
 
 /// Everything that one worker, or all together, have counted of a scenario.
@@ -79,20 +78,9 @@ pub struct Happened {
 }
 
 impl Account {
-    /// Nothing counted of `events`.
-    pub fn new(events: &[Event]) -> Account {
-        let happened = Happened {
-            affected: 0,
-            last_affected: Timestamp::ZERO,
-            to_recover: 0,
-            recovered: 0,
-            last_recovered: Timestamp::ZERO,
-            acked: 0,
-            duplicates: 0,
-            missing: Reasons::new(),
-            latency: Latency::new(2),
-        };
-        let windows = if events.is_empty() { 0 } else { 2 * events.len() + 1 };
+    /// Nothing counted of so many events.
+    pub fn new(events: usize) -> Account {
+        let windows = if events == 0 { 0 } else { 2 * events + 1 };
         Account {
             reopened: 0,
             reopening: Latency::new(2),
@@ -112,7 +100,7 @@ impl Account {
             data_sent: 0,
             data_received: 0,
             pushes_unexpected: 0,
-            events: vec![happened; events.len()],
+            events: vec![Happened::nothing(); events],
             windows: vec![Latency::new(2); windows],
         }
     }
@@ -124,13 +112,28 @@ impl Account {
         }
         add_reasons(&mut self.reopening_failed, &other.reopening_failed);
         self.reopening.add(&other.reopening);
-        if self.events.is_empty() {
-            self.events = other.events.clone();
-            self.windows = other.windows.clone();
-            return;
-        }
+        // Whoever has not seen an event has counted nothing of it.
+        let events = self.events.len().max(other.events.len());
+        self.events.resize_with(events, Happened::nothing);
+        let windows = self.windows.len().max(other.windows.len());
+        self.windows.resize_with(windows, || Latency::new(2));
         self.events.iter_mut().zip(&other.events).for_each(|(total, part)| total.add(part));
         self.windows.iter_mut().zip(&other.windows).for_each(|(total, part)| total.add(part));
+    }
+
+    /// Makes room for an event that nobody had planned. If it is the first, `so_far` is the calm
+    /// before it.
+    pub fn make_room(&mut self, event: usize, so_far: &Latency) {
+        if event < self.events.len() {
+            return;
+        }
+        self.events.resize_with(event + 1, Happened::nothing);
+        if self.windows.is_empty() {
+            let mut calm = Latency::new(2);
+            calm.add(so_far);
+            self.windows.push(calm);
+        }
+        self.windows.resize_with(2 * event + 3, || Latency::new(2));
     }
 
     fn counters_mut(&mut self) -> [&mut u64; 16] {
@@ -154,9 +157,11 @@ impl Account {
         ]
     }
 
-    /// The rtt histogram of calm times before event number `event`: the last that is not empty.
-    pub fn before(&self, event: usize) -> Option<&Latency> {
-        (0..=event).rev().filter_map(|calm| self.windows.get(2 * calm)).find(|rtt| rtt.count() > 0)
+    /// The rtt histogram of calm times before an event, the last that is not empty; `earlier` are
+    /// the events before it, the latest first.
+    pub fn calm(&self, earlier: &[usize]) -> Option<&Latency> {
+        let behind = earlier.iter().map(|event| 2 * event + 2);
+        behind.chain([0]).filter_map(|calm| self.windows.get(calm)).find(|rtt| rtt.count() > 0)
     }
 
     /// The rtt histogram of event number `event`.
@@ -166,6 +171,20 @@ impl Account {
 }
 
 impl Happened {
+    fn nothing() -> Happened {
+        Happened {
+            affected: 0,
+            last_affected: Timestamp::ZERO,
+            to_recover: 0,
+            recovered: 0,
+            last_recovered: Timestamp::ZERO,
+            acked: 0,
+            duplicates: 0,
+            missing: Reasons::new(),
+            latency: Latency::new(2),
+        }
+    }
+
     fn add(&mut self, other: &Happened) {
         self.affected += other.affected;
         self.last_affected = self.last_affected.max(other.last_affected);
@@ -277,14 +296,29 @@ mod tests {
 
     #[test]
     fn sums_are_sums() {
-        let mut other = Account::new(&[]);
+        let mut other = Account::new(0);
         for (value, counter) in other.counters_mut().into_iter().enumerate() {
             *counter = value as u64 + 1;
         }
-        let mut one = Account::new(&[]);
+        let mut one = Account::new(0);
         one.add(&other);
         one.add(&other);
         let doubled: Vec<u64> = one.counters_mut().into_iter().map(|counter| *counter).collect();
         assert_eq!(doubled, (1..=16).map(|value| value * 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_event_that_nobody_had_planned_has_a_calm_before_it() {
+        let mut account = Account::new(0);
+        let mut so_far = Latency::new(3);
+        so_far.record(std::time::Duration::from_millis(3));
+        account.make_room(0, &so_far);
+        account.make_room(1, &so_far);
+        assert_eq!((account.events.len(), account.windows.len()), (2, 5));
+        assert_eq!(account.calm(&[0]).map(Latency::count), Some(1));
+        let mut total = Account::new(0);
+        total.add(&account);
+        total.add(&Account::new(0));
+        assert_eq!((total.events.len(), total.calm(&[]).map(Latency::count)), (2, Some(1)));
     }
 }

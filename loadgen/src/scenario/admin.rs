@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use heartwheel::logging::printable;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, payload};
@@ -104,13 +105,16 @@ impl Admin {
 }
 
 fn serve(address: SocketAddr, task: &Task, orders: &Receiver<usize>) -> Vec<Answer> {
-    let mut answers = vec![Answer::default(); task.scenario.events.len()];
+    let mut answers = vec![Answer::default(); task.scenario.events.iter().count()];
     loop {
         match orders.recv_timeout(limits::ADMIN_LOOKS_EVERY) {
-            Ok(event) => match ask(address, task, event) {
-                Ok(answer) => answers[event] = answer,
-                Err(error) => answers[event].failure = Some(format!("{error:#}")),
-            },
+            Ok(event) => {
+                answers.resize(answers.len().max(event + 1), Answer::default());
+                match ask(address, task, event) {
+                    Ok(answer) => answers[event] = answer,
+                    Err(error) => answers[event].failure = Some(format!("{error:#}")),
+                }
+            }
             Err(RecvTimeoutError::Timeout) => look(address, &mut answers),
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -124,7 +128,10 @@ fn ask(address: SocketAddr, task: &Task, event: usize) -> Result<Answer> {
     let spread = |spread: Option<Duration>| {
         spread.map(|spread| format!("?spread={}ms", spread.as_millis())).unwrap_or_default()
     };
-    let (path, body) = match task.scenario.events[event].kind {
+    let Some(kind) = task.scenario.events.get(event).map(|event| event.kind) else {
+        return Ok(Answer::default());
+    };
+    let (path, body) = match kind {
         Kind::Storm(_) => return Ok(Answer::default()),
         Kind::Drain(over) => (format!("/drain{}", spread(over)), Vec::new()),
         Kind::Broadcast(bytes, over) => {
@@ -134,11 +141,12 @@ fn ask(address: SocketAddr, task: &Task, event: usize) -> Result<Answer> {
     let sent_at = task.clock.now().as_nanos();
     task.orders.acted_at[event].store(sent_at, Ordering::Release);
     let answer = request(address, "POST", &path, &body)?;
-    let Kind::Broadcast(..) = task.scenario.events[event].kind else {
+    let Kind::Broadcast(..) = kind else {
         return Ok(Answer::default());
     };
-    let begun: Begun = serde_json::from_slice(&answer)
-        .with_context(|| format!("POST {path}: {}", String::from_utf8_lossy(&answer)))?;
+    let begun: Begun = serde_json::from_slice(&answer).with_context(|| {
+        format!("POST {path}: {}", printable(&String::from_utf8_lossy(&answer)))
+    })?;
     Ok(Answer { push_id: Some(begun.push_id), account: Some(begun.account), failure: None })
 }
 
@@ -156,7 +164,11 @@ fn look(address: SocketAddr, answers: &mut [Answer]) {
     }
 }
 
-fn request(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
+/// One request of the control plane; the body of the answer.
+///
+/// # Errors
+/// If there is none, or it tells of a failure.
+pub fn request(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
     let what = || format!("{method} {path} on {address}");
     let patience = limits::ADMIN_PATIENCE;
     let mut stream = TcpStream::connect_timeout(&address, patience).with_context(what)?;
@@ -181,7 +193,7 @@ fn request(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result
         (200..300).contains(&code),
         "{}: {code} {}",
         what(),
-        String::from_utf8_lossy(&rest).trim()
+        printable(String::from_utf8_lossy(&rest).trim())
     );
     Ok(rest)
 }

@@ -7,10 +7,13 @@
 
 pub mod account;
 pub mod admin;
+mod events;
 mod parse;
 
+use std::fmt;
 use std::time::Duration;
 
+pub use self::events::Events;
 pub use self::parse::{parse_backoff, parse_event};
 use crate::plan::{Plan, Question};
 
@@ -34,7 +37,29 @@ pub enum Kind {
     Broadcast(u32, Option<Duration>),
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Storm(share) => write!(f, "storm: {:.0} % are killed", share * 100.0),
+            Kind::Drain(_) => f.write_str("drain: the server is told to"),
+            Kind::Broadcast(bytes, _) => write!(f, "broadcast of {bytes} B to everybody"),
+        }
+    }
+}
+
 impl Kind {
+    /// As `--at` takes it behind the time.
+    pub fn flag(self) -> String {
+        let over = |over: Option<Duration>| {
+            over.map(|over| format!(":{}ms", over.as_millis())).unwrap_or_default()
+        };
+        match self {
+            Kind::Storm(share) => format!("storm:{}%", (share * 1e4).round() / 100.0),
+            Kind::Drain(spread) => format!("drain{}", over(spread)),
+            Kind::Broadcast(bytes, spread) => format!("broadcast:{bytes}{}", over(spread)),
+        }
+    }
+
     /// Its name on the command line and in a report.
     pub fn name(self) -> &'static str {
         match self {
@@ -74,8 +99,8 @@ pub struct Scenario {
     pub data_per_s: u32,
     /// Whether whoever loses the connection comes back, and how.
     pub reconnect: Option<Backoff>,
-    /// In the order of their times.
-    pub events: Vec<Event>,
+    /// What happens when.
+    pub events: Events,
 }
 
 /// How many clients are looked at to find one for churn or data.
@@ -154,7 +179,7 @@ impl Scenario {
         broadcasts && self.slow == 0 && self.churn_per_s == 0 && self.reconnect.is_none()
     }
 
-    /// Whether the server's control plane is needed.
+    /// Whether these need the server's control plane.
     pub fn needs_admin(events: &[Event]) -> bool {
         events.iter().any(|event| !matches!(event.kind, Kind::Storm(_)))
     }
@@ -183,7 +208,7 @@ pub fn event_of(payload: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn scenario(events: Vec<Event>) -> Scenario {
+    fn scenario(events: &[Event]) -> Scenario {
         let plan = Plan {
             seed: 3,
             clients: 1_000,
@@ -192,13 +217,20 @@ mod tests {
             silent: 50,
             phase: crate::plan::Phase::Uniform,
         };
-        Scenario { plan, slow: 100, churn_per_s: 10, data_per_s: 0, reconnect: None, events }
+        Scenario {
+            plan,
+            slow: 100,
+            churn_per_s: 10,
+            data_per_s: 0,
+            reconnect: None,
+            events: Events::new(events),
+        }
     }
 
     #[test]
     fn nobody_is_killed_who_has_to_be_judged() {
         let storm = Event { at: Duration::ZERO, kind: Kind::Storm(1.0) };
-        let scenario = scenario(vec![storm]);
+        let scenario = scenario(&[storm]);
         for client in 0..1_000 {
             let special = scenario.plan.falls_silent(client) || scenario.is_slow(client);
             assert_eq!(scenario.is_hit(0, client), !special, "{client}");
@@ -210,7 +242,7 @@ mod tests {
 
     #[test]
     fn waits_are_random_and_double_up_to_the_longest() {
-        let mut scenario = scenario(Vec::new());
+        let mut scenario = scenario(&[]);
         let (first, most) = (Duration::from_secs(1), Duration::from_secs(5));
         scenario.reconnect = Some(Backoff { first, most });
         for (failures, longest_s) in [(0, 1.0), (1, 2.0), (2, 4.0), (3, 5.0), (200, 5.0)] {

@@ -9,15 +9,19 @@ use super::client::{Again, cause};
 use super::{State, Worker};
 use crate::limits;
 use crate::scenario::account::{Receipt, Receivers};
-use crate::scenario::{Event, Kind, Scenario};
+use crate::scenario::{Kind, Scenario};
 
 /// How far a worker has got in the scenario.
 #[derive(Default)]
 pub struct Progress {
     churned: u64,
     data: u64,
-    /// The next event that this worker has not seen begin.
+    /// The next planned event that this worker has not seen begin.
     event: usize,
+    /// How many of those that nobody had planned it has seen begin.
+    unplanned: usize,
+    /// The event that began last.
+    last: Option<usize>,
     /// Storms that go on, with the next client to be looked at.
     storms: Vec<(usize, u32)>,
     /// The window that round trips belong to.
@@ -58,7 +62,9 @@ impl Worker {
         let each = |per_s: u32, number: u64| {
             (per_s > 0).then(|| steady_at + Scenario::after(number, per_s))
         };
-        let event = scenario.events.get(self.progress.event).map(|event| steady_at + event.at);
+        let planned = self.progress.event < scenario.events.planned();
+        let event = scenario.events.get(self.progress.event).filter(|_| planned);
+        let event = event.map(|event| steady_at + event.at);
         let storm = (!self.progress.storms.is_empty()).then_some(now);
         // Those of the next millisecond go together.
         let soon = now + limits::GATHER;
@@ -73,27 +79,42 @@ impl Worker {
 
     fn begin_events(&mut self, now: Timestamp) {
         let passed = now.since(self.phases.steady_at);
-        while let Some(&Event { at, kind }) = self.task.scenario.events.get(self.progress.event) {
-            if passed < at {
-                break;
-            }
+        while let Some((event, kind)) = self.next_event(passed) {
+            self.stats.make_room(event);
             if let Kind::Storm(_) = kind {
-                self.progress.storms.push((self.progress.event, 0));
+                self.progress.storms.push((event, 0));
             }
-            self.progress.event += 1;
-            self.progress.window = 2 * self.progress.event - 1;
+            self.progress.window = 2 * event + 1;
+            self.progress.last = Some(event);
         }
-        if let Some(last) = self.progress.event.checked_sub(1) {
-            let over = passed >= self.task.scenario.events[last].at + limits::EVENT_WINDOW;
+        if let Some(last) = self.progress.last {
+            let at = self.task.scenario.events.get(last).map_or(passed, |event| event.at);
+            let over = passed >= at + limits::EVENT_WINDOW;
             self.progress.window = 2 * last + 1 + usize::from(over);
         }
         self.begin_broadcasts();
     }
 
+    /// The next event whose time has come, and that this worker has not seen begin.
+    fn next_event(&mut self, passed: Duration) -> Option<(usize, Kind)> {
+        let events = &self.task.scenario.events;
+        let come = |number: usize| events.get(number).filter(|event| event.at <= passed);
+        let planned = self.progress.event;
+        if let Some(event) = come(planned).filter(|_| planned < events.planned()) {
+            self.progress.event += 1;
+            return Some((planned, event.kind));
+        }
+        let unplanned = events.planned() + self.progress.unplanned;
+        let event = come(unplanned)?;
+        self.progress.unplanned += 1;
+        Some((unplanned, event.kind))
+    }
+
     /// Notes who has to receive the broadcasts that have been asked for meanwhile.
     fn begin_broadcasts(&mut self) {
-        for event in 0..self.task.scenario.events.len() {
-            if let Kind::Broadcast(..) = self.task.scenario.events[event].kind {
+        for event in 0..self.stats.scene.events.len() {
+            let kind = self.task.scenario.events.get(event).map(|event| event.kind);
+            if let Some(Kind::Broadcast(..)) = kind {
                 self.begin_broadcast(event);
             }
         }
@@ -247,17 +268,20 @@ impl Worker {
             self.progress.retry_after.insert(index, retry_after_ms);
         }
         if let Some(drain) = self.drain().filter(|_| first) {
+            // It may have come before this worker has seen the event begin.
+            self.stats.make_room(drain);
             self.stats.scene.events[drain].note_affected(now);
         }
     }
 
     /// The last drain that was asked for.
     pub(super) fn drain(&self) -> Option<usize> {
-        let drains = self.task.scenario.events.iter().enumerate().rev();
+        let drains = self.task.scenario.events.iter().enumerate();
         drains
             .filter(|(_, event)| matches!(event.kind, Kind::Drain(_)))
             .map(|(event, _)| event)
-            .find(|&event| self.acted_at(event).is_some())
+            .filter(|&event| self.acted_at(event).is_some())
+            .last()
     }
 
     /// A message was pushed.
@@ -308,7 +332,6 @@ impl Worker {
 
     /// Where a client of the plan lives here, if it is one of this worker's.
     fn own(&self, planned: u32) -> Option<u32> {
-        let workers = self.task.workers as u32;
-        (planned % workers == self.number as u32).then_some(planned / workers)
+        self.share.own(planned)
     }
 }

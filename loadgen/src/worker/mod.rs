@@ -20,6 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -31,7 +32,9 @@ use self::acting::Progress;
 use self::client::{Client, State};
 use self::group::Group;
 use crate::addresses::{SourceShare, Sources};
+use crate::hdr::{self, Cutter};
 use crate::limits;
+use crate::part::{Part, Share};
 use crate::plan::Plan;
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
@@ -51,17 +54,27 @@ pub struct Orders {
     pub give_up: AtomicBool,
     /// When the server was asked for each event of the scenario.
     pub acted_at: Box<[AtomicU64]>,
+    /// How much later than planned the clients connect that have not yet, in nanoseconds;
+    /// `u64::MAX` while nobody is to connect.
+    pub connect_delay: AtomicU64,
 }
 
 impl Orders {
-    /// Nothing is ordered yet; there are so many events.
-    pub fn new(events: usize) -> Orders {
+    /// How much later than planned clients connect; `None` while nobody is to.
+    pub fn connect_delay(&self) -> Option<Duration> {
+        let nanos = self.connect_delay.load(Ordering::Relaxed);
+        (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// Nothing is ordered yet.
+    pub fn new() -> Orders {
         Orders {
             steady_at: AtomicU64::new(u64::MAX),
             quiet_at: AtomicU64::new(u64::MAX),
             close_at: AtomicU64::new(u64::MAX),
             give_up: AtomicBool::new(false),
-            acted_at: (0..events).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            acted_at: (0..limits::EVENTS_MAX).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            connect_delay: AtomicU64::new(0),
         }
     }
 }
@@ -71,6 +84,8 @@ impl Orders {
 pub struct Task {
     /// When each client acts.
     pub plan: Plan,
+    /// Which of them are played here.
+    pub part: Part,
     /// What happens beside the heartbeats.
     pub scenario: Scenario,
     /// Where to.
@@ -97,6 +112,22 @@ pub struct Task {
     pub start: Timestamp,
     /// What the coordinator wants.
     pub orders: Orders,
+    /// Where what was measured in each second goes, if it is wanted.
+    pub hdr: Option<SyncSender<hdr::Message>>,
+}
+
+impl Task {
+    /// What a wall clock shows at `at`, since 1970.
+    pub fn unix(&self, at: Timestamp) -> Duration {
+        self.clock.unix_at_origin() + at.since(Timestamp::ZERO)
+    }
+
+    /// When all parts of a plan that begin together enter the steady state together, if nobody is
+    /// late: after the last planned connect, and after `warmup`.
+    pub fn common_steady_at(&self, warmup: Duration) -> Timestamp {
+        let connected = self.start + self.plan.connect_after(self.plan.clients);
+        connected + limits::COMMON_STEADY_AFTER + warmup
+    }
 }
 
 /// An attempt to open a connection that may take too long.
@@ -117,7 +148,8 @@ struct Phases {
 /// One thread's share of the clients.
 pub struct Worker {
     task: Arc<Task>,
-    number: usize,
+    share: Share,
+    cutter: Option<Cutter>,
     published: Arc<Published>,
     clients: Vec<Client>,
     schedule: Schedule,
@@ -162,12 +194,14 @@ impl Worker {
     /// # Errors
     /// If the kernel refuses the rings, with the cure.
     pub fn new(task: Arc<Task>, number: usize, published: Arc<Published>) -> Result<Worker> {
-        let all = task.plan.clients as usize;
-        let mine = (all + task.workers - 1 - number) / task.workers;
+        let share = task.part.share(number, task.workers);
+        let mine = share.count(task.plan.clients) as usize;
+        let hdr = task.hdr.clone();
         let now = task.clock.now();
         let never = Timestamp::from_nanos(u64::MAX);
         Ok(Worker {
-            number,
+            share,
+            cutter: hdr.map(|log| Cutter::new(log, number, task.start)),
             published,
             clients: vec![Client::new(); mine],
             schedule: Schedule::new(mine, now),
@@ -175,7 +209,7 @@ impl Worker {
             sources: task.sources.share(number, task.workers),
             phases: Phases { steady_at: never, quiet_at: never, close_at: never },
             held_up_at: None,
-            stats: Stats::new(&task.scenario.events),
+            stats: Stats::new(task.scenario.events.planned()),
             next: 0,
             gave_up: false,
             again: VecDeque::new(),
@@ -205,6 +239,9 @@ impl Worker {
     pub fn run(mut self) -> Result<Stats> {
         loop {
             let now = self.task.clock.now();
+            if let Some(cutter) = &mut self.cutter {
+                cutter.cut(&mut self.stats, now);
+            }
             self.read_orders();
             self.open_whom_the_plan_wants(now);
             self.beat_for_whom_it_is_time(now);
@@ -220,6 +257,9 @@ impl Worker {
             }
             let wait = self.rest();
             self.woken = self.visit(0, wait)?;
+        }
+        if let Some(cutter) = self.cutter.take() {
+            cutter.finish(&mut self.stats);
         }
         self.stats.left_open = u64::from(self.alive);
         Ok(self.stats)
@@ -320,7 +360,7 @@ impl Worker {
 
     /// The number in the plan of a client of this worker.
     fn planned(&self, client: u32) -> u32 {
-        client * self.task.workers as u32 + self.number as u32
+        self.share.planned(client)
     }
 
     fn publish(&mut self, now: Timestamp) {
@@ -340,5 +380,16 @@ impl Worker {
         write(&published.sent, stats.sent);
         write(&published.acked, stats.acked);
         write(&published.alive, u64::from(self.alive));
+        write(&published.silenced, stats.silenced);
+        write(&published.missed, stats.missed);
+        write(&published.our_delay, stats.our_delay);
+        write(&published.sent_late, stats.sent_late);
+        write(&published.lost, stats.scene.lost);
+        write(&published.reopened, stats.scene.reopened);
+        write(&published.late_max_us, stats.expiry_lateness.max_us().unwrap_or(0));
+        // Whoever reads it just now will see the next one.
+        if let Ok(mut detail) = published.detail.try_lock() {
+            detail.show(stats);
+        }
     }
 }

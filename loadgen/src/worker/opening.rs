@@ -59,8 +59,10 @@ impl Worker {
     }
 
     fn next_planned(&self) -> Option<Timestamp> {
+        let delay = self.task.orders.connect_delay()?;
         let more = (self.next as usize) < self.clients.len();
-        more.then(|| self.task.start + self.task.plan.connect_after(self.planned(self.next)))
+        let planned = self.task.start + self.task.plan.connect_after(self.planned(self.next));
+        more.then(|| planned + delay)
     }
 
     fn opening_max(&self) -> u32 {
@@ -145,6 +147,8 @@ impl Worker {
         self.opening -= 1;
         if client.cause == cause::FIRST {
             self.stats.opened += 1;
+            let silent = self.task.plan.falls_silent(self.planned(index));
+            published.to_silence.fetch_add(u64::from(silent), Ordering::Relaxed);
             self.stats.last_opened = now;
             self.stats.connect.record(now.since(connected_at));
         } else {

@@ -34,6 +34,7 @@ pub fn turn() -> MutexGuard<'static, ()> {
 }
 
 /// Starts a generator.
+#[allow(dead_code, reason = "not every test that shares this module starts a plain run")]
 pub fn start(flags: &str) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
     command.args(flags.split_whitespace()).args(["--report", "-"]);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::outgoing::Outgoing;
-use crate::ring::{RingCounters, Tag};
+use crate::ring::{BufferAccount, RingCounters, Tag};
 use crate::time::Timestamp;
 
 /// An operation on its way to the kernel.
@@ -144,6 +144,16 @@ impl RingState {
 
     pub(super) fn held(&self) -> u32 {
         self.buffers.iter().filter(|place| **place == Whereabouts::Held).count() as u32
+    }
+
+    /// Where the buffers are, unless completions that wait may have brought some.
+    pub(super) fn buffer_account(&self) -> Option<BufferAccount> {
+        let idle = self.completions.is_empty() && self.overflow.is_empty();
+        let is_free =
+            |place: &&Whereabouts| matches!(place, Whereabouts::Free | Whereabouts::Released);
+        let free = self.buffers.iter().filter(is_free).count() as u32;
+        let total = self.buffers.len() as u32;
+        idle.then(|| BufferAccount { total, free, held: self.held() })
     }
 
     /// The slot that the next accepted connection gets: often the one that was freed last.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::kernel::{Sqe, Whereabouts};
 use super::world::World;
 use crate::outgoing::Outgoing;
-use crate::ring::{Completion, Name, RingCounters, RingError, RingFace, Tag, Wait};
+use crate::ring::{BufferAccount, Completion, Name, RingCounters, RingError, RingFace, Tag, Wait};
 
 /// One ring of a [`World`].
 pub(super) struct SimulatedRing {
@@ -41,6 +41,10 @@ impl RingFace for SimulatedRing {
 
     fn buffers_held(&self) -> u32 {
         self.world.borrow().rings[self.number].held()
+    }
+
+    fn buffer_account(&mut self) -> Option<BufferAccount> {
+        self.world.borrow().rings[self.number].buffer_account()
     }
 
     fn signal_by(&self, _: BorrowedFd<'_>) -> Result<(), RingError> {

@@ -38,12 +38,13 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             Op::PeerName => self.on_peer_name(ring, &completion, now),
             Op::Wake => {
                 self.woken = true;
+                self.members[MAIN].ended();
                 if !is(Mutant::WakeNotRearmed) {
                     self.listen_to_bell();
                 }
             }
-            // A cancellation that found nothing was overtaken by the end of its target.
-            Op::Cancel => {}
+            // One that found nothing was overtaken by the end of its target.
+            Op::Cancel => self.members[ring].ended(),
             Op::Connect | Op::ConnectSetup | Op::SendOwned => {
                 debug_assert!(false, "a server opens no connections: {:?}", completion.tag);
             }
@@ -70,7 +71,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             }
             return;
         };
-        connection.armed = false;
+        if std::mem::replace(&mut connection.armed, false) {
+            self.members[ring].ended();
+        }
         if connection.closing() {
             self.go_on_closing(key);
             return;
@@ -96,8 +99,11 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
 
     fn on_send(&mut self, completion: Completion<R::Buffer>, now: Timestamp) {
         let key = key_of(completion.tag);
-        if let Some(connection) = self.shard.connection_mut(key) {
+        if let Some(connection) = self.shard.connection_mut(key)
+            && connection.sending()
+        {
             connection.set_sending(false);
+            self.members[usize::from(connection.ring)].ended();
         }
         let result = usize::try_from(completion.result).map_err(|_| SendFailed);
         self.shard.sent(key, completion.outgoing, result, now);
@@ -141,6 +147,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         let name = self.members[ring].ring.take_peer_name(completion);
         let from = name.and_then(|name| PeerAddress::from_sockaddr(&*name));
         let Tag { index: slot, generation: listener, .. } = completion.tag;
+        self.members[ring].ended();
         self.open(ring, slot, listener, from, now);
     }
 
@@ -158,7 +165,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         let connection = Connection::new(ring as u16, slot);
         match self.shard.opened_from(connection, protocol, from, now) {
             Ok(key) => self.arm(key),
-            Err(_refusal) => member.ring.close(slot, Tag::new(Op::Close, 0, NOBODY)),
+            Err(_refusal) => member.close(slot, Tag::new(Op::Close, 0, NOBODY)),
         }
     }
 
@@ -180,8 +187,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
                 Effect::Send { key, outgoing } => {
                     let Some(connection) = self.shard.connection_mut(key) else { continue };
                     connection.set_sending(true);
-                    let ring = &mut self.members[usize::from(connection.ring)].ring;
-                    ring.send(connection.slot, outgoing, tag_of(Op::Send, key));
+                    let member = &mut self.members[usize::from(connection.ring)];
+                    member.begun();
+                    member.ring.send(connection.slot, outgoing, tag_of(Op::Send, key));
                 }
                 Effect::Close { key } => self.begin_closing(key),
             }
@@ -198,16 +206,16 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         if is(Mutant::CloseWithoutWaiting) {
             connection.set_sending(false);
         }
-        let ring = &mut self.members[usize::from(connection.ring)].ring;
+        let member = &mut self.members[usize::from(connection.ring)];
         if connection.armed {
             let op = match self.tuning.arming {
                 Arming::Receive => Op::Receive,
                 Arming::Poll => Op::Poll,
             };
-            ring.cancel(tag_of(op, key), tag_of(Op::Cancel, key));
+            member.cancel(tag_of(op, key), tag_of(Op::Cancel, key));
         }
         if connection.sending() {
-            ring.cancel_send(tag_of(Op::Send, key), tag_of(Op::Cancel, key));
+            member.cancel_send(tag_of(Op::Send, key), tag_of(Op::Cancel, key));
         }
         self.go_on_closing(key);
     }
@@ -216,8 +224,8 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
     pub(super) fn go_on_closing(&mut self, key: SessionKey) {
         let Some(connection) = self.shard.connection_mut(key) else { return };
         if connection.next_step() == Step::Close {
-            let ring = &mut self.members[usize::from(connection.ring)].ring;
-            ring.close(connection.slot, tag_of(Op::Close, key));
+            let member = &mut self.members[usize::from(connection.ring)];
+            member.close(connection.slot, tag_of(Op::Close, key));
         }
     }
 
@@ -228,12 +236,13 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             return;
         }
         connection.armed = true;
-        let ring = &mut self.members[usize::from(connection.ring)].ring;
+        let member = &mut self.members[usize::from(connection.ring)];
+        member.begun();
         match self.tuning.arming {
             Arming::Receive => {
-                ring.receive_multishot(connection.slot, tag_of(Op::Receive, key));
+                member.ring.receive_multishot(connection.slot, tag_of(Op::Receive, key));
             }
-            Arming::Poll => ring.poll_multishot(connection.slot, tag_of(Op::Poll, key)),
+            Arming::Poll => member.ring.poll_multishot(connection.slot, tag_of(Op::Poll, key)),
         }
     }
 

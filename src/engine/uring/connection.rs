@@ -60,6 +60,11 @@ impl Connection {
         begin
     }
 
+    /// A single receive is in flight.
+    pub fn reading(&self) -> bool {
+        self.state & READING != 0
+    }
+
     /// The single receive has completed. Whether another one was put off meanwhile.
     pub fn end_reading(&mut self) -> bool {
         let again = self.state & READ_AGAIN != 0;

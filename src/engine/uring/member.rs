@@ -13,7 +13,7 @@ use crate::engine::{EngineCounters, Tuning};
 use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
 use crate::mutants::{Mutant, is};
 use crate::protocol::Protocol;
-use crate::ring::{Op, Ring, RingConfig, RingError, RingFace, RingRole, Tag};
+use crate::ring::{BufferAccount, Op, Ring, RingConfig, RingError, RingFace, RingRole, Tag};
 use crate::session::SessionKey;
 use crate::socket::Listener;
 use crate::time::Timestamp;
@@ -38,6 +38,11 @@ pub(super) struct Member<R = Ring> {
     pub(super) heard_until: Timestamp,
     resume_at: Option<Timestamp>,
     accepting: bool,
+    /// Operations that have not had their last completion: counted where the state of a connection
+    /// or a listener changes, not where the ring counts.
+    in_flight: u64,
+    /// Where the buffers were when it could be told last.
+    buffers: BufferAccount,
     /// Receives of what is there now are queued: they are not to wait for the next sleep.
     pub(super) hasty: bool,
     /// The last enter brought nothing: if the kernel still says that something is deferred, it has
@@ -91,6 +96,8 @@ impl<R: RingFace> Member<R> {
             heard_until: Timestamp::ZERO,
             resume_at: None,
             accepting: true,
+            in_flight: 0,
+            buffers: BufferAccount::default(),
             hasty: false,
             quiet: false,
         }
@@ -100,7 +107,53 @@ impl<R: RingFace> Member<R> {
     pub(super) fn ask_peer_name(&mut self, slot: u32, listener: u32) {
         let ipv6 = self.listeners.get(listener as usize).is_some_and(|accepting| accepting.ipv6);
         self.ring.peer_name(slot, ipv6, Tag::new(Op::PeerName, listener, slot));
+        self.begun();
         self.hasty = true;
+    }
+
+    /// An operation was queued.
+    pub(super) fn begun(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// An operation has had its last completion.
+    pub(super) fn ended(&mut self) {
+        self.in_flight = self.in_flight.wrapping_sub(1);
+    }
+
+    /// Operations that have not had their last completion.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Where the buffers are, or were when it could be told last.
+    pub(super) fn count_buffers(&mut self) -> BufferAccount {
+        match self.ring.buffer_account() {
+            Some(account) => self.buffers = account,
+            None if self.buffers.total == 0 => self.buffers.held = self.ring.buffers_held(),
+            None => {}
+        }
+        self.buffers
+    }
+
+    /// Queues a cancellation.
+    pub(super) fn cancel(&mut self, target: Tag, tag: Tag) {
+        self.ring.cancel(target, tag);
+        if !is(Mutant::CancelNotNoted) {
+            self.begun();
+        }
+    }
+
+    /// Queues the cancellation of a send.
+    pub(super) fn cancel_send(&mut self, target: Tag, tag: Tag) {
+        self.ring.cancel_send(target, tag);
+        self.begun();
+    }
+
+    /// Queues the close of a slot.
+    pub(super) fn close(&mut self, slot: u32, tag: Tag) {
+        self.ring.close(slot, tag);
+        self.begun();
     }
 
     /// Arms every listener that should be armed and is not. Whether any should be.
@@ -113,6 +166,7 @@ impl<R: RingFace> Member<R> {
                 accepting.armed = true;
                 let tag = Tag::new(Op::Accept, 0, index as u32);
                 self.ring.accept_multishot(socket.as_fd(), tag);
+                self.in_flight += 1;
             }
         }
         true
@@ -135,12 +189,14 @@ impl<R: RingFace> Member<R> {
     /// A slot is free again.
     pub(super) fn slot_freed(&mut self) {
         self.slots_used -= 1;
+        self.ended();
     }
 
     /// An accept has ended.
     pub(super) fn accept_ended(&mut self, listener: u32) {
         if let Some(listener) = self.listeners.get_mut(listener as usize) {
-            listener.armed = false;
+            let was_armed = std::mem::replace(&mut listener.armed, false);
+            self.in_flight = self.in_flight.wrapping_sub(u64::from(was_armed));
             if !self.accepting {
                 listener.socket = None;
             }
@@ -196,10 +252,10 @@ impl<R: RingFace> Member<R> {
     }
 
     fn cancel_accepts(&mut self) {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            if listener.armed {
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].armed {
                 let tag = Tag::new(Op::Accept, 0, index as u32);
-                self.ring.cancel(tag, tag.with_op(Op::Cancel));
+                self.cancel(tag, tag.with_op(Op::Cancel));
             }
         }
     }

@@ -25,7 +25,9 @@ use crate::engine::{
 };
 use crate::limits::{COMPLETIONS_PER_BATCH, ENTERS_PER_TURN_MAX, READS_PER_TURN_MAX};
 use crate::mutants::{Mutant, is};
-use crate::ring::{Completion, Op, Ring, RingCounters, RingError, RingFace, RingRole, Tag, Wait};
+use crate::ring::{
+    BufferAccount, Completion, Op, Ring, RingCounters, RingError, RingFace, RingRole, Tag, Wait,
+};
 use crate::shard::{Effect, Shard};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::{Clock, TickLength, Timestamp};
@@ -308,16 +310,24 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
     /// Has the main ring read the eventfd: one signal, one completion.
     fn listen_to_bell(&mut self) {
         let tag = Tag::new(Op::Wake, 0, 0);
+        self.members[MAIN].begun();
         self.members[MAIN].ring.read_wake(self.mailbox.bell().as_fd(), tag);
     }
 
     /// Brings the account up to date and publishes it.
     pub fn publish(&mut self) -> EngineReport {
         let mut ring = RingCounters::default();
-        self.counters.buffers_held = 0;
-        for member in &self.members {
+        let counters = &mut self.counters;
+        (counters.buffers, counters.buffers_free, counters.buffers_held) = (0, 0, 0);
+        counters.operations_in_flight = 0;
+        for member in &mut self.members {
             ring.add(&member.ring.counters());
-            self.counters.buffers_held += u64::from(member.ring.buffers_held());
+            let BufferAccount { total, free, held } = member.count_buffers();
+            counters.buffers += u64::from(total);
+            counters.buffers_free += u64::from(free);
+            counters.buffers_held += u64::from(held);
+            counters.operations_in_flight =
+                counters.operations_in_flight.wrapping_add(member.in_flight());
         }
         self.house.publish(&mut self.shard, &mut self.counters, ring)
     }

@@ -31,7 +31,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             connection.set_hanging_up();
         }
         if !completion.more {
-            connection.armed = false;
+            if std::mem::replace(&mut connection.armed, false) {
+                self.members[usize::from(connection.ring)].ended();
+            }
             if connection.closing() {
                 self.go_on_closing(key);
                 return;
@@ -51,6 +53,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         let Some(connection) = self.shard.connection_mut(key) else { return };
         if connection.begin_reading() {
             let member = &mut self.members[usize::from(connection.ring)];
+            member.begun();
             member.hasty = true;
             member.ring.receive_once(connection.slot, tag_of(Op::ReceiveOnce, key));
         }
@@ -94,6 +97,9 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             self.shard.count_stale();
             return;
         };
+        if connection.reading() {
+            self.members[ring].ended();
+        }
         let again = connection.end_reading();
         if connection.closing() {
             self.go_on_closing(key);

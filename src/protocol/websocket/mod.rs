@@ -19,8 +19,9 @@ mod utf8;
 
 pub use self::header::{HEADER_BYTES_MAX, Header, Opcode, encode_header};
 pub use self::partial::Partial;
-use self::utf8::Utf8Check;
+pub use self::utf8::TextCheck;
 use crate::limits::PING_PAYLOAD_BYTES_MAX;
+use crate::vectors;
 
 /// A text message that is a heartbeat.
 pub const TEXT_PING: &[u8] = b"ping";
@@ -201,7 +202,7 @@ fn short_frame<E>(
     payload.copy_from_slice(masked);
     header.unmask(payload, 0);
     if header.opcode == Opcode::Text {
-        let mut check = Utf8Check::default();
+        let mut check = TextCheck::default();
         check.read(payload)?;
         check.end()?;
     }
@@ -243,20 +244,31 @@ const fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
+/// From this length on the widest vectors that the processor has are worth asking for.
+const WIDE_BYTES_MIN: usize = 256;
+
 /// Masks or unmasks `bytes` in place (section 5.3); `offset` is the place of the first of them in
 /// its frame's payload.
 pub fn mask(bytes: &mut [u8], key: [u8; 4], offset: usize) {
     let mut key = key;
     key.rotate_left(offset % 4);
-    let word = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
-    let mut words = bytes.chunks_exact_mut(8);
-    for chunk in &mut words {
-        // Eight bytes at a time is what the compiler makes vectors of.
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(chunk);
-        chunk.copy_from_slice(&(u64::from_ne_bytes(bytes) ^ word).to_ne_bytes());
+    let word = u64::from_ne_bytes(std::array::from_fn(|index| key[index % 4]));
+    if bytes.len() < WIDE_BYTES_MIN {
+        mask_by_words(bytes, word);
+    } else {
+        vectors::with_wide_vectors(|| mask_by_words(bytes, word));
     }
-    for (byte, key) in words.into_remainder().iter_mut().zip(key.iter().cycle()) {
+}
+
+/// Eight bytes at a time is what the compiler makes vectors of; inlined, so that they are as wide
+/// as the caller may use.
+#[inline(always)]
+fn mask_by_words(bytes: &mut [u8], word: u64) {
+    let (words, rest) = bytes.as_chunks_mut::<8>();
+    for bytes in words {
+        *bytes = (u64::from_ne_bytes(*bytes) ^ word).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(word.to_ne_bytes()) {
         *byte ^= key;
     }
 }

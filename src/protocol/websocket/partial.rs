@@ -1,7 +1,7 @@
 //! What is kept while a frame or a fragmented message is unfinished.
 
 use super::header::{HEADER_BYTES_MAX, Header, Opcode};
-use super::utf8::Utf8Check;
+use super::utf8::TextCheck;
 use super::{Event, Reader, Stop, WebSocketError, event};
 
 /// A header of which a part has come, a frame whose payload is coming, a message that is coming in
@@ -28,7 +28,7 @@ struct Frame {
 struct Message {
     opcode: Opcode,
     payload: Vec<u8>,
-    check: Utf8Check,
+    check: TextCheck,
 }
 
 impl Partial {
@@ -98,7 +98,7 @@ impl Partial {
 
     fn begin_frame(&mut self, header: Header) {
         if matches!(header.opcode, Opcode::Text | Opcode::Binary) {
-            let check = Utf8Check::default();
+            let check = TextCheck::default();
             self.message = Some(Message { opcode: header.opcode, payload: Vec::new(), check });
         }
         self.frame = Some(Frame { header, received_bytes: 0 });

@@ -6,7 +6,8 @@ mod tables;
 use std::fmt::Write as _;
 
 use self::plot::{Across, Line, Plot, Scale, figure, nines};
-use self::tables::{cost, environment, events, laws, ledger, requested};
+pub use self::tables::table;
+use self::tables::{cost, environment, events, generators, laws, ledger, requested};
 use super::Report;
 use crate::units::grouped;
 
@@ -16,30 +17,34 @@ const STYLE: &str = include_str!("style.css");
 pub fn html(report: &Report) -> String {
     let title =
         format!("{}: {} connections", report.verdict, grouped(report.connections.requested));
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" \
-         content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
-        escape(&title)
-    );
+    let mut out = String::new();
     head(report, &mut out);
     out += &requested(report);
     let _ = write!(out, "<h2>Over time</h2>\n<div class=\"plots\">\n{}</div>\n", plots(report));
     out += "<h2>Round trips</h2>\n<div class=\"plots\">\n";
     out += &distribution(report);
     out += "</div>\n";
-    for section in [events, ledger, cost, laws, environment] {
+    for section in [events, generators, ledger, cost, laws, environment] {
         out += &section(report);
     }
-    out += "</body>\n</html>\n";
-    out
+    page(&title, &out)
+}
+
+/// A page of this style around a body.
+pub fn page(title: &str, body: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" \
+         content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
+        escape(title)
+    )
 }
 
 /// The verdict, why it is not better, and the figures that people ask for first.
 fn head(report: &Report, out: &mut String) {
-    let class = match report.verdict {
+    let class = match report.verdict.as_str() {
         "passed" => "good",
         "failed" | "not reached" => "bad",
         _ => "middle",
@@ -49,7 +54,7 @@ fn head(report: &Report, out: &mut String) {
         out,
         "<h1><span class=\"badge {class}\">{}</span>{} of {} connections</h1>\n\
          <p class=\"faint\">{}{}</p>\n",
-        escape(report.verdict),
+        escape(&report.verdict),
         grouped(connections.opened),
         grouped(connections.requested),
         escape(&report.target),
@@ -171,14 +176,15 @@ fn plots(report: &Report) -> String {
 fn marks(report: &Report) -> Vec<(f64, String)> {
     let phases = &report.series.phases;
     let holding = phases.iter().find(|phase| phase.name == "holding").map(|phase| phase.from_s);
-    let shown = phases.iter().filter(|phase| matches!(phase.name, "warming up" | "holding"));
+    let shown =
+        phases.iter().filter(|phase| matches!(phase.name.as_str(), "warming up" | "holding"));
     let mut marks: Vec<(f64, String)> =
         shown.map(|phase| (phase.from_s, phase.name.to_owned())).collect();
     let events = holding.into_iter().flat_map(|from_s| {
         report
             .events
             .iter()
-            .map(move |event| (from_s + event.at_ms as f64 / 1e3, event.kind.to_owned()))
+            .map(move |event| (from_s + event.at_ms as f64 / 1e3, event.kind.clone()))
     });
     marks.extend(events);
     marks
@@ -203,7 +209,7 @@ fn distribution(report: &Report) -> String {
 }
 
 /// Text that may hold anything.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -224,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_page_of_nothing_is_a_page_and_asks_nothing_of_the_network() {
-        let mut report = Report { verdict: "void", ..Report::default() };
+        let mut report = Report { verdict: "void".to_owned(), ..Report::default() };
         report.reasons.push("<script>alert(1)</script> & 'more'".to_owned());
         report.environment.command = "loadgen --slo 'rtt.p99<5ms'".to_owned();
         let page = html(&report);

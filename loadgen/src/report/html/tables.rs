@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::units::grouped;
 
 /// A table of texts; the first row is its head.
-fn table(title: &str, head: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(title: &str, head: &[&str], rows: &[Vec<String>]) -> String {
     let mut out = String::new();
     if !title.is_empty() {
         let _ = writeln!(out, "<h2>{title}</h2>");
@@ -139,6 +139,30 @@ pub fn events(report: &Report) -> String {
     table("Events", &head, &rows)
 }
 
+/// Whoever has played a part of the plan.
+pub fn generators(report: &Report) -> String {
+    if report.parts.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<String>> = report
+        .parts
+        .iter()
+        .map(|part| {
+            let late = part.generator.send_lateness_us.p99;
+            row(&[
+                &format!("part {} of {}", part.part.number, part.part.of),
+                &part.verdict,
+                &format!("{} of {}", grouped(part.opened), grouped(part.requested)),
+                &format!("{:.2}", part.generator.cpu_cores),
+                &late.map_or("-".to_owned(), |us| format!("{:.1} ms", us as f64 / 1e3)),
+                &format!("{} x {}", part.environment.cores, part.environment.cpu),
+            ])
+        })
+        .collect();
+    let head = ["", "verdict by itself", "opened", "cores", "sent late, p99", "host"];
+    table("Generators", &head, &rows)
+}
+
 /// Where the memory went.
 pub fn ledger(report: &Report) -> String {
     let mib = |bytes: f64| format!("{:.1} MiB", bytes / 1_048_576.0);
@@ -226,7 +250,7 @@ pub fn environment(report: &Report) -> String {
         row(&["net.ipv4.tcp_mem", &here.tcp_mem_pages]),
         row(&["net.core.netdev_max_backlog", &here.netdev_max_backlog]),
         row(&["net.core.somaxconn", &here.somaxconn]),
-        row(&["loadgen", here.loadgen]),
+        row(&["loadgen", &here.loadgen]),
         row(&["seed", &report.seed.to_string()]),
     ];
     table("Environment", &["", ""], &rows)

@@ -1,4 +1,4 @@
-//! What is shown while a run goes on: a line on standard error now and then.
+//! What is shown without a terminal: a line on standard error now and then.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -12,24 +12,18 @@ const BUSY_EVERY: Duration = Duration::from_secs(1);
 const HOLDING_EVERY: Duration = Duration::from_secs(5);
 
 /// Writes the lines.
-pub struct Live {
+pub struct Lines {
     wanted: u64,
     started: Instant,
     shown: Instant,
     last: Snapshot,
 }
 
-impl Live {
+impl Lines {
     /// Nothing has been shown yet.
-    pub fn new(wanted: u64) -> Live {
+    pub fn new(wanted: u64) -> Lines {
         let now = Instant::now();
-        Live { wanted, started: now, shown: now, last: Snapshot::default() }
-    }
-
-    /// A line that stands for itself.
-    pub fn say(&mut self, text: &str) {
-        // Nothing can be done about a standard error that is gone.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        Lines { wanted, started: now, shown: now, last: Snapshot::default() }
     }
 
     /// The state of things, if it is time.
@@ -64,6 +58,12 @@ impl Live {
             }
         }
         self.last = *now;
-        self.say(&line);
+        say(&line);
     }
+}
+
+/// A line that stands for itself.
+pub fn say(text: &str) {
+    // Nothing can be done about a standard error that is gone.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -93,7 +93,7 @@ class Peer:
     """A server that runs."""
 
     def __init__(self, command, port=None, cwd=None):
-        self.log = open(pathlib.Path(cwd or "/tmp") / "log", "a+") if cwd else subprocess.DEVNULL
+        self.log = open(pathlib.Path(cwd) / "log", "a+") if cwd else subprocess.DEVNULL
         self.child = subprocess.Popen([str(word) for word in command], cwd=cwd, text=True,
                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                       stderr=self.log)

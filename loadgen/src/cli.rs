@@ -1,20 +1,21 @@
 //! The command line.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use heartwheel::protocol::Protocol;
 
 use crate::commands::Command;
+use crate::foreign::Foreign;
 use crate::part::{self, Part};
 use crate::plan::{Phase, share_of};
+use crate::protocol::Protocol;
 use crate::scenario::{self, Backoff, Event, Scenario};
 use crate::slo::Slo;
+use crate::target::{Target, parse_target};
 use crate::units::{parse_count, parse_duration, parse_share};
-use crate::wire::WsHeartbeat;
 use crate::{addresses, limits, slo};
 
 /// Opens many heartbeating clients and judges the server by a plan made beforehand.
@@ -52,6 +53,13 @@ Examples:
       the second of three generators that share a plan; `loadgen merge` joins what they report
   loadgen --target tcp://127.0.0.1:7400 --no-hello -i 10s -c 20k
       a bare echo that knows no HELLO
+  loadgen --target mqtt://127.0.0.1 -i 4s --idle-timeout 12s --tick 10s --silent 5% -c 5k
+      an MQTT broker: a keepalive of 8 s, so it may expire the silent after 12 s
+  loadgen --target ws://127.0.0.1:8080/chat --ws-heartbeat control -i 4s -c 5k
+      any WebSocket server
+  loadgen --target tcp-line://127.0.0.1:6379 --line-send 'PING\\r\\n' --line-expect '+PONG\\r\\n' \\
+          -i 2s --idle-timeout 5s --tick 2s --silent 1% -c 5k
+      anything that answers lines by lines, like redis with `timeout 5`
 
 On a terminal a live view is shown. Its keys: q ends the run early and in order (exit 105), p pauses
 connecting, s is a storm and d a drain, as if by --at; 25s kills 25 %, 10d drains over 10 s.
@@ -65,16 +73,19 @@ reached, 101 the generator itself was the bottleneck (the run is void), 105 inte
 #[command(name = "loadgen", version, about, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// The server to load; without it, one is started and stopped here
-    #[arg(long, value_name = "tcp://HOST:PORT|ws://HOST:PORT", value_parser = parse_target)]
+    #[arg(
+        long,
+        value_name = "tcp://HOST:PORT|ws://HOST:PORT/PATH|mqtt://HOST:PORT|tcp-line://HOST:PORT",
+        value_parser = parse_target
+    )]
     pub target: Option<Target>,
 
     /// What to speak with the server that is started here
     #[arg(long, value_name = "tcp|ws", value_parser = parse_protocol, conflicts_with = "target")]
     pub protocol: Option<Protocol>,
 
-    /// What a WebSocket sends as a heartbeat
-    #[arg(long, default_value = "text")]
-    pub ws_heartbeat: WsHeartbeat,
+    #[command(flatten)]
+    pub foreign: Foreign,
 
     /// More flags for the server that is started here
     #[arg(long, value_name = "FLAGS", allow_hyphen_values = true, conflicts_with = "target")]
@@ -129,8 +140,9 @@ pub struct Cli {
     #[arg(long, value_name = "P", default_value = "0%", value_parser = parse_share)]
     pub silent: f64,
 
-    /// After this silence the server expires a client [default: what the server says]
-    #[arg(long, value_name = "D", value_parser = parse_duration)]
+    /// After this silence the server expires a client [default: what the server says; with mqtt://
+    /// one and a half keepalives of -i]
+    #[arg(long, visible_alias = "evict-after", value_name = "D", value_parser = parse_duration)]
     pub idle_timeout: Option<Duration>,
 
     /// How late the server may expire a client: its tick
@@ -221,19 +233,16 @@ impl Cli {
         let zero = |duration: Option<Duration>| duration.is_some_and(|d| d.as_millis() == 0);
         ensure!(!zero(self.interval), "-i must be at least 1ms");
         ensure!(!zero(self.idle_timeout), "--idle-timeout must be at least 1ms");
-        let is_websocket = self.spoken() == Protocol::WebSocket;
-        ensure!(
-            !(is_websocket && self.negotiate),
-            "--negotiate needs HELLO, which WebSocket has not: say -i and --idle-timeout"
-        );
-        if self.no_hello || is_websocket {
-            let what = if is_websocket { "WebSocket" } else { "--no-hello" };
+        let spoken = self.spoken();
+        if self.no_hello || spoken != Protocol::Tcp {
+            let what = if self.no_hello { "--no-hello" } else { spoken.scheme() };
             ensure!(
                 self.interval.is_some(),
                 "{what} needs -i: without WELCOME the server cannot tell an interval"
             );
+            let is_known = self.idle_timeout.is_some() || spoken == Protocol::Mqtt;
             ensure!(
-                self.silent == 0.0 || self.idle_timeout.is_some(),
+                self.silent == 0.0 || is_known,
                 "{what} with --silent needs --idle-timeout: without WELCOME the server cannot tell \
                  when it expires clients"
             );
@@ -244,6 +253,7 @@ impl Cli {
                 "-i with its jitter must stay below --idle-timeout, or healthy clients are expired"
             );
         }
+        self.foreign.check(self)?;
         self.check_scenario()?;
         self.check_part()?;
         for slo in &self.slo {
@@ -310,7 +320,7 @@ impl Cli {
 
     /// The protocol to speak.
     pub fn spoken(&self) -> Protocol {
-        let of_target = self.target.map(|target| target.protocol);
+        let of_target = self.target.as_ref().map(|target| target.protocol);
         of_target.or(self.protocol).unwrap_or(Protocol::Tcp)
     }
 
@@ -321,7 +331,7 @@ impl Cli {
     pub fn source_addresses(&self) -> Result<Vec<IpAddr>> {
         let Some(text) = &self.source_ips else { return Ok(Vec::new()) };
         let addresses = addresses::parse_list(text).context("--source-ips")?;
-        let v4 = self.target.is_none_or(|target| target.address.is_ipv4());
+        let v4 = self.target.as_ref().is_none_or(|target| target.address.is_ipv4());
         ensure!(
             addresses.iter().all(|address| address.is_ipv4() == v4),
             "--source-ips must be of the same family (IPv4 or IPv6) as the target"
@@ -346,28 +356,11 @@ impl Cli {
     }
 }
 
-/// A server, and how it is spoken to.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// What it speaks.
-    pub protocol: Protocol,
-    /// Where it is.
-    pub address: SocketAddr,
-}
-
 fn parse_protocol(text: &str) -> Result<Protocol> {
-    let found = Protocol::ALL.into_iter().find(|protocol| protocol.scheme() == text);
-    found.context("there are tcp and ws")
-}
-
-fn parse_target(text: &str) -> Result<Target> {
-    let (scheme, address) =
-        text.split_once("://").context("write it like tcp://HOST:PORT or ws://HOST:PORT")?;
-    let protocol = parse_protocol(scheme)?;
-    let address = address.strip_suffix('/').unwrap_or(address);
-    let mut found = address.to_socket_addrs().with_context(|| format!("looking up `{address}`"))?;
-    let address = found.next().with_context(|| format!("`{address}` has no address"))?;
-    Ok(Target { protocol, address })
+    let own = Protocol::ALL.into_iter().filter(|protocol| protocol.is_own());
+    own.into_iter()
+        .find(|protocol| protocol.scheme() == text)
+        .context("heartwheel speaks tcp and ws: name a server of another protocol with --target")
 }
 
 #[cfg(test)]
@@ -396,6 +389,11 @@ mod tests {
             "diff a.json b.json --tolerance 5% --allow rtt.p99=25% --json",
             "merge a.json b.json --hdr a.hdr b.hdr -o c.json --html c.html --hdr-out c.hdr",
             "--source-ips 127.0.0.2-127.0.0.9 -o - --no-live --threads 1",
+            "--target mqtt://127.0.0.1 -i 4s --evict-after 12s --silent 5% --mqtt-topic a/{client}",
+            "--target mqtt://127.0.0.1 -i 4s --at 1s:storm:5% --churn 5 --data 5 --slow 1%",
+            "--target tcp-line://127.0.0.1:7 -i 1s --line-send {seq}\\n --line-expect +{seq}\\n",
+            "--target tcp-line://127.0.0.1:7 -i 1s --line-send a --line-expect b\\n \
+             --line-hello c --line-welcome d\\n --idle-timeout 2s --silent 1%",
         ] {
             assert!(check(good).is_ok(), "{good}: {:?}", check(good));
         }
@@ -427,6 +425,23 @@ mod tests {
             "find-capacity --slo rtt.p99<5ms",
             "diff a.json",
             "--at 1s:storm:5% --slo events.1.recovered<1",
+            "--ws-heartbeat control",
+            "--protocol mqtt -i 1s",
+            "--target ws://127.0.0.1:7 -i 1s --no-hello",
+            "--target mqtt://127.0.0.1 -i 1s --negotiate",
+            "--target mqtt://127.0.0.1 -i 1s --mqtt-topic {seq}",
+            "--target mqtt://127.0.0.1 -i 1s --mqtt-topic \\xff",
+            "--target mqtt://127.0.0.1 -i 1s --at 1s:drain --target-admin 127.0.0.1:8",
+            "--target tcp://127.0.0.1:7 --mqtt-topic a",
+            "--target tcp://127.0.0.1:7 --line-send a",
+            "--target tcp-line://127.0.0.1:7 -i 1s --line-send a",
+            "--target tcp-line://127.0.0.1:7 --line-send a --line-expect a\\n",
+            "--target tcp-line://127.0.0.1:7 -i 1s --line-send a --line-expect a",
+            "--target tcp-line://127.0.0.1:7 -i 1s --line-send a --line-expect a\\nb\\n",
+            "--target tcp-line://127.0.0.1:7 -i 1s --line-send a --line-expect {seq}\\n",
+            "--target tcp-line://127.0.0.1:7 -i 1s --line-send {seq} --line-expect {seq}0\\n",
+            "--target tcp-line://127.0.0.1:7 -i 1s --line-send a --line-expect a\\n --data 1",
+            "--target tcp-line://127.0.0.1:7 -i 1s --line-send a --line-expect a\\n --silent 1%",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }

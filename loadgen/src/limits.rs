@@ -57,6 +57,15 @@ pub const REARMS_PER_VISIT: usize = RECEIVE_BUFFERS as usize / 2;
 /// Messages that wait behind a send in flight on one connection.
 pub const OUTBOX_MESSAGES_MAX: usize = 64;
 
+/// Buffers of short messages that wait to be used again, per worker (128 bytes each).
+pub const BUFFERS_KEPT_MAX: usize = 4_096;
+
+/// What a template of `--line-...` or `--mqtt-topic` may become, in bytes.
+pub const TEMPLATE_BYTES_MAX: usize = heartwheel::outgoing::SMALL_BUFFER_BYTES;
+
+/// The longest line that a server may say, in bytes.
+pub const LINE_BYTES_MAX: usize = 8_192;
+
 /// The largest beginning of a message that is kept, in bytes.
 pub const PARTIAL_BYTES_MAX: usize = heartwheel::limits::TCP_FRAME_BYTES_MAX + 2;
 
@@ -193,5 +202,6 @@ pub const HDR_OPEN_MAX: usize = 16;
 const _: () = {
     assert!(CONNECTS_IN_FLIGHT_MAX < 4_096, "the accept queue of a listener holds 4,096 at most");
     assert!(RECEIVE_BUFFERS.is_power_of_two() && COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES);
+    assert!(LINE_BYTES_MAX < PARTIAL_BYTES_MAX);
     assert!(SEND_LATENESS_P99_MAX.as_millis() > GATHER_MAX.as_millis());
 };

@@ -3,7 +3,8 @@
 //! Read in this order: [`run`], [`conductor`] (the phases), [`worker`] (the loop), [`plan`] and
 //! [`schedule`] (who acts when), [`scenario`] (what happens beside), [`oracle`] (who had to be
 //! expired), [`live`] (what is shown meanwhile, and [`by_hand`] what its keys do), [`report`] (what
-//! comes of it).
+//! comes of it). [`wire`] speaks the protocols, [`foreign`] knows what is different about servers
+//! that are not heartwheel.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ mod commands;
 mod conductor;
 mod crew;
 mod detail;
+mod foreign;
 mod hdr;
 mod host;
 mod latency;
@@ -22,6 +24,7 @@ mod live;
 mod oracle;
 mod part;
 mod plan;
+mod protocol;
 mod report;
 mod run;
 mod scenario;
@@ -30,6 +33,7 @@ mod series;
 mod server;
 mod slo;
 mod stats;
+mod target;
 mod units;
 mod wire;
 mod worker;

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use heartwheel::host::{Ends, Needs, raise_descriptor_limit, start_warning};
-use heartwheel::protocol::Protocol;
 use heartwheel::ring::probe_client;
 use heartwheel::time::{Clock, Timestamp};
 
@@ -21,7 +20,6 @@ use crate::hdr::HdrLog;
 use crate::host::cores::{self, HostSection};
 use crate::host::kernel::{self, KernelSample};
 use crate::host::process::{self, ProcessSample};
-use crate::limits;
 use crate::live::{Card, Live};
 use crate::plan::Plan;
 use crate::report::{self, Evidence, Report};
@@ -29,8 +27,9 @@ use crate::scenario::admin::Admin;
 use crate::scenario::{Events, Scenario};
 use crate::series::Series;
 use crate::server::Server;
-use crate::wire::Wire;
+use crate::target::Target;
 use crate::worker::{Orders, Task};
+use crate::{foreign, limits};
 
 /// The steady state, as it was measured from outside.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,7 +76,7 @@ pub fn run(cli: &Cli) -> Result<Report> {
     let descriptors = raise_descriptor_limit().context("raising RLIMIT_NOFILE")?;
     probe_client()?;
     let mut live = Live::new(cli);
-    let server = match cli.target {
+    let server = match &cli.target {
         Some(_) => None,
         None => Some(Server::start(cli, &live)?),
     };
@@ -227,11 +226,11 @@ pub fn watch_for_interrupts() -> Result<Arc<AtomicBool>> {
 }
 
 fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
-    let target = match (cli.target, server) {
-        (Some(target), _) => target.address,
-        (None, Some(server)) => server.address,
-        (None, None) => unreachable!("without a target there is a server of our own"),
+    let own = server.map(|server| Target::of(cli.spoken(), server.address));
+    let Some(chosen) = cli.target.clone().or(own) else {
+        unreachable!("without a target there is a server of our own")
     };
+    let target = chosen.address;
     let clock = Clock::new();
     let most = u64::from(heartwheel::limits::SLOTS_PER_RING_MAX);
     // Direct descriptors do not count as the process's own: the limit bounds each ring's table.
@@ -265,13 +264,10 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
         scenario,
         target,
         sources: Sources::new(&cli.source_addresses()?, target, opened),
-        wire: match cli.spoken() {
-            Protocol::Tcp => Wire::tcp(!cli.no_hello, interval_ms),
-            Protocol::WebSocket => Wire::websocket(&target.to_string(), cli.ws_heartbeat, cli.seed),
-        },
+        wire: cli.foreign.wire(cli, &chosen, interval_ms)?,
         // What was asked for is only a wish.
         interval: cli.interval.filter(|_| !cli.negotiate),
-        idle_timeout: cli.idle_timeout,
+        idle_timeout: foreign::idle_timeout(cli),
         tick: cli.tick,
         open_timeout: cli.open_timeout,
         slots_per_ring: slots as u32,

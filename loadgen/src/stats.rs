@@ -100,6 +100,8 @@ pub struct Stats {
     pub turn: Latency,
     /// Upper bounds of how late expiries were.
     pub expiry_lateness: Latency,
+    /// How long the silent had sent nothing when the server closed them.
+    pub silence: Latency,
     /// Heartbeats in each tenth of a second of the steady state.
     pub tenths: Vec<u32>,
     /// Of the scenario.
@@ -145,6 +147,7 @@ impl Stats {
             send_lateness: Latency::new(2),
             turn: Latency::new(2),
             expiry_lateness: Latency::new(3),
+            silence: Latency::new(3),
             tenths: Vec::new(),
             scene: Account::new(events),
         }
@@ -168,6 +171,7 @@ impl Stats {
         self.send_lateness.add(&other.send_lateness);
         self.turn.add(&other.turn);
         self.expiry_lateness.add(&other.expiry_lateness);
+        self.silence.add(&other.silence);
         self.tenths.resize(self.tenths.len().max(other.tenths.len()), 0);
         self.tenths.iter_mut().zip(&other.tenths).for_each(|(total, part)| *total += part);
         self.scene.add(&other.scene);

@@ -13,8 +13,10 @@ use super::{
     Requested, ServerSection, Times, VERSION, events, histograms, laws, verdict,
 };
 use crate::cli::Cli;
+use crate::foreign;
 use crate::host::cores::{self, HostSection};
 use crate::host::kernel::{self, KernelSample};
+use crate::latency::Latency;
 use crate::limits;
 use crate::run::{Baseline, Steady};
 use crate::scenario::admin::Answer;
@@ -97,6 +99,7 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
     }
     let mut notes = evidence.warnings.clone();
     notes.extend(evidence.notes.iter().cloned());
+    notes.extend(foreign::notes(cli, stats));
 
     let mut report = Report {
         version: VERSION,
@@ -262,8 +265,6 @@ fn heartbeats(evidence: &Evidence<'_>) -> Heartbeats {
 
 fn expiry(evidence: &Evidence<'_>) -> Expiry {
     let Evidence { stats, terms_ms, .. } = evidence;
-    let millis = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
-    let late = &stats.expiry_lateness;
     Expiry {
         silenced: stats.silenced,
         expired: stats.expired,
@@ -274,13 +275,19 @@ fn expiry(evidence: &Evidence<'_>) -> Expiry {
         our_delay: stats.our_delay,
         undecided: stats.undecided,
         idle_timeout_ms: (terms_ms.1 > 0).then_some(terms_ms.1),
-        lateness_ms: Lateness {
-            min: millis(late.min_us()),
-            p50: millis(late.percentile_us(50.0)),
-            p99: millis(late.percentile_us(99.0)),
-            max: millis(late.max_us()),
-        },
+        lateness_ms: lateness(&stats.expiry_lateness),
+        silence_ms: lateness(&stats.silence),
         method: ORACLE_METHOD.to_owned(),
+    }
+}
+
+pub(super) fn lateness(latency: &Latency) -> Lateness {
+    let millis = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
+    Lateness {
+        min: millis(latency.min_us()),
+        p50: millis(latency.percentile_us(50.0)),
+        p99: millis(latency.percentile_us(99.0)),
+        max: millis(latency.max_us()),
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Histograms {
     pub send_lateness: Option<Encoded>,
     pub turn: Option<Encoded>,
     pub expiry_lateness: Option<Encoded>,
+    /// From the last bytes of a silent client to its end.
+    pub silence: Option<Encoded>,
     pub push: Option<Encoded>,
     /// Of reopening.
     pub reconnect: Option<Encoded>,
@@ -35,6 +37,7 @@ pub fn histograms(evidence: &Evidence<'_>) -> Histograms {
         send_lateness: stats.send_lateness.encoded(),
         turn: stats.turn.encoded(),
         expiry_lateness: stats.expiry_lateness.encoded(),
+        silence: stats.silence.encoded(),
         push: events::push_latency(evidence).encoded(),
         reconnect: scene.reopening.encoded(),
         rtt_windows: scene.windows.iter().map(Latency::encoded).collect(),

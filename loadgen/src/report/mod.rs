@@ -316,6 +316,8 @@ pub struct Expiry {
     pub idle_timeout_ms: Option<u64>,
     /// Upper bounds: end seen - (last bytes sent + idle timeout).
     pub lateness_ms: Lateness,
+    /// How long the silent had sent nothing when the server closed them, early or not.
+    pub silence_ms: Lateness,
     /// What this oracle cannot know.
     pub method: String,
 }

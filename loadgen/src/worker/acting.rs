@@ -173,6 +173,7 @@ impl Worker {
         self.stats.scene.killed += 1;
         self.stats.scene.events[event].note_affected(now);
         self.leave(index, event as u8, Again::Later, "killed here");
+        self.begin_close(index);
     }
 
     fn churn(&mut self, number: u64, now: Timestamp) {
@@ -185,24 +186,26 @@ impl Worker {
         }
         self.stats.scene.churned += 1;
         self.leave(index, cause::CHURN, Again::AtOnce, "churned here");
+        self.take_leave(index, now);
     }
 
-    /// Closes a connection that is open, whose client comes back.
+    /// A connection that is open is about to be closed here, and its client comes back.
     fn leave(&mut self, index: u32, cause: u8, again: Again, reason: &'static str) {
         self.stats.closed_by_us += 1;
         self.stats.scene.cut_off += u64::from(self.clients[index as usize].unanswered);
         self.miss_pushes(index, reason);
         self.comes_back(index, cause, again);
-        self.begin_close(index);
     }
 
     fn send_data(&mut self, number: u64, now: Timestamp) {
         let Some(index) = self.task.scenario.sender(number).and_then(|who| self.own(who)) else {
             return;
         };
-        if self.clients[index as usize].state == State::Open {
+        if self.clients[index as usize].state == State::Open
+            && let Some(data) = self.task.wire.data(number)
+        {
             self.stats.scene.data_sent += 1;
-            self.send(index, self.task.wire.data(number), now);
+            self.send(index, data, now);
             self.postpone_beat(index, now);
         }
     }

@@ -44,15 +44,25 @@ impl Worker {
         self.stats.scene.unread += u64::from(client.deaf);
         client.beats += 1;
         let (beats, interval) = (client.beats, client.interval());
-        let heartbeat = self.task.wire.heartbeat(self.planned(index), beats);
+        let planned = self.planned(index);
+        let heartbeat = self.task.wire.heartbeat(planned, beats, &mut self.buffers);
         self.send(index, heartbeat, now);
-        let gap = self.task.plan.gap(self.planned(index), beats, interval);
+        let gap = self.task.plan.gap(planned, beats, interval);
         self.schedule.file(index, now + gap);
     }
 
     /// Whether a client is silent by plan.
     pub(super) fn is_silent(&self, index: u32, now: Timestamp) -> bool {
         now >= self.phases.steady_at && self.task.plan.falls_silent(self.planned(index))
+    }
+
+    /// The answer to this heartbeat; if it is not the oldest that had none, it answers nothing.
+    pub(super) fn ponged_to(&mut self, index: u32, seq: u32, now: Timestamp) {
+        let client = &self.clients[index as usize];
+        match client.beats - u32::from(client.unanswered) + 1 == seq {
+            true => self.ponged(index, now),
+            false => self.stats.stray_pongs += 1,
+        }
     }
 
     /// The answer to the oldest heartbeat that had none.
@@ -118,20 +128,31 @@ impl Worker {
         } else {
             self.stats.bytes_sent += result as u64;
         }
-        if client.state == State::Closing {
+        // Who takes leave has it in the outbox, behind this; who closes at once has none.
+        let ends =
+            client.state == State::Closing && (result < 0 || !self.outboxes.contains_key(&index));
+        let rest = outgoing.and_then(|outgoing| self.rest_of(outgoing, result));
+        if ends {
             return self.close_when_idle(index);
         }
-        let rest = outgoing.and_then(|mut outgoing| {
-            outgoing.advance(usize::try_from(result).ok()?);
-            (!outgoing.is_empty()).then_some(outgoing)
-        });
         let next = rest.or_else(|| match self.outboxes.is_empty() {
             true => None,
             false => self.outboxes.get_mut(&index)?.pop_front(),
         });
-        if let Some(next) = next {
-            client.sending = true;
-            self.group.send(index, client.generation, next);
+        let Some(next) = next else { return self.close_when_idle(index) };
+        let client = &mut self.clients[index as usize];
+        client.sending = true;
+        self.group.send(index, client.generation, next);
+    }
+
+    /// What of a message has not been sent, after a send that has completed with `result`.
+    fn rest_of(&mut self, mut outgoing: Outgoing, result: i32) -> Option<Outgoing> {
+        let sent = usize::try_from(result).unwrap_or(0);
+        outgoing.advance(sent);
+        if result >= 0 && !outgoing.is_empty() {
+            return Some(outgoing);
         }
+        self.buffers.take_back(outgoing);
+        None
     }
 }

@@ -17,6 +17,28 @@ use crate::limits;
 impl Worker {
     /// Ends whatever is in flight for a client, so that its slot can be closed.
     pub(super) fn begin_close(&mut self, index: u32) {
+        self.outboxes.remove(&index);
+        let client = &self.clients[index as usize];
+        if client.sending {
+            self.group.cancel_send(index, client.generation);
+        }
+        self.cease(index);
+    }
+
+    /// The same in good order: the client says good-bye first where the protocol wants it, unless
+    /// it is silent.
+    pub(super) fn take_leave(&mut self, index: u32, now: Timestamp) {
+        match self.task.wire.farewell().filter(|_| !self.is_silent(index, now)) {
+            Some(farewell) => {
+                self.send(index, farewell, now);
+                self.cease(index);
+            }
+            None => self.begin_close(index),
+        }
+    }
+
+    /// Ends what is in flight but a send.
+    fn cease(&mut self, index: u32) {
         self.schedule.forget(index);
         let client = &mut self.clients[index as usize];
         client.state = State::Closing;
@@ -27,7 +49,6 @@ impl Worker {
         for (op, in_flight) in [
             (Op::Receive, client.receiving),
             (Op::Poll, client.receiving && client.deaf),
-            (Op::Send, client.sending),
             (Op::Connect, client.connecting),
         ] {
             if in_flight {
@@ -91,7 +112,7 @@ impl Worker {
                 State::Connecting | State::Greeting => self.fail(index, "the run had ended"),
                 State::Open => {
                     self.stats.closed_by_us += 1;
-                    self.begin_close(index);
+                    self.take_leave(index, now);
                 }
                 State::Waiting | State::Closing | State::Gone => {}
             }

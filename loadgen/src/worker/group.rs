@@ -175,6 +175,13 @@ impl Group {
         ring.cancel(tag.with_op(op), tag);
     }
 
+    /// Asks the kernel to end the send that is in flight for a client.
+    pub fn cancel_send(&mut self, client: u32, generation: u32) {
+        let (ring, _) = self.place(client);
+        let tag = Tag::new(Op::Cancel, generation, client);
+        ring.cancel_send(tag.with_op(Op::Send), tag);
+    }
+
     /// Starts to close a slot on which nothing is in flight.
     pub fn close(&mut self, client: u32, generation: u32) {
         let (ring, slot) = self.place(client);

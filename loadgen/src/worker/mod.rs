@@ -39,7 +39,7 @@ use crate::plan::Plan;
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::stats::{Published, Stats};
-use crate::wire::{Incoming, Wire};
+use crate::wire::{Buffers, Incoming, Wire};
 
 /// When the phases begin, in nanoseconds of the clock; `u64::MAX` while that is not known.
 #[derive(Debug)]
@@ -179,6 +179,7 @@ pub struct Worker {
     partials: HashMap<u32, Vec<u8>>,
     /// Messages behind a send in flight; hardly ever is there one.
     outboxes: HashMap<u32, VecDeque<Outgoing>>,
+    buffers: Buffers,
     woken: Timestamp,
     publish_at: Timestamp,
     // Reused by every turn, so that a turn allocates nothing.
@@ -221,6 +222,7 @@ impl Worker {
             stock_taken: false,
             partials: HashMap::new(),
             outboxes: HashMap::new(),
+            buffers: Buffers::default(),
             woken: now,
             publish_at: now,
             batch: Vec::with_capacity(limits::COMPLETIONS_PER_BATCH),

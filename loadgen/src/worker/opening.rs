@@ -103,12 +103,12 @@ impl Worker {
         let generation = client.generation;
         self.sources.was_free();
         self.group.receive(index, generation);
-        match self.task.wire.greeting(self.planned(index)) {
-            Some(greeting) => {
-                self.clients[index as usize].state = State::Greeting;
-                self.send(index, greeting, now);
-            }
-            None => self.opened(index, None, now),
+        self.clients[index as usize].state = State::Greeting;
+        if let Some(greeting) = self.task.wire.greeting(self.planned(index), &mut self.buffers) {
+            self.send(index, greeting, now);
+        }
+        if !self.task.wire.is_welcomed() {
+            self.opened(index, None, now);
         }
     }
 
@@ -194,7 +194,7 @@ impl Worker {
             let client = &self.clients[index as usize];
             let reason = match client.state {
                 State::Connecting => "connecting timed out",
-                State::Greeting => "no WELCOME or upgrade in time",
+                State::Greeting => self.task.wire.not_welcomed(),
                 _ => "",
             };
             let pending = client.generation == generation && !reason.is_empty();

@@ -12,7 +12,7 @@ use super::{State, Worker};
 use crate::limits;
 use crate::oracle::{self, Duty, Ending, Verdict};
 use crate::stats::AFTER_THE_END;
-use crate::wire::{Illegal, Incoming};
+use crate::wire::{Illegal, Incoming, Reading};
 
 impl Worker {
     /// A receive has completed, for good or with more to come.
@@ -43,7 +43,9 @@ impl Worker {
 
     /// Reads the messages in `buffer` into `incoming`, and gives the buffer back.
     fn read(&mut self, ring: usize, index: u32, buffer: Buffer) -> Result<(), Illegal> {
-        let client = self.planned(index);
+        let opening = self.clients[index as usize].state == State::Greeting;
+        let reading = Reading { client: self.planned(index), opening };
+        let (wire, buffers) = (self.task.wire, &mut self.buffers);
         let bytes = self.group.bytes(index, &buffer);
         self.stats.bytes_received += bytes.len() as u64;
         let begun = match self.partials.is_empty() {
@@ -52,12 +54,12 @@ impl Worker {
         };
         let outcome = match begun {
             None => {
-                let taken = self.task.wire.read(client, bytes, &mut self.incoming);
+                let taken = wire.read(reading, bytes, buffers, &mut self.incoming);
                 taken.map(|taken| (!bytes[taken..].is_empty()).then(|| bytes[taken..].to_vec()))
             }
             Some(mut begun) => {
                 begun.extend_from_slice(bytes);
-                let taken = self.task.wire.read(client, &begun, &mut self.incoming);
+                let taken = wire.read(reading, &begun, buffers, &mut self.incoming);
                 taken.map(|taken| (!begun[taken..].is_empty()).then(|| begun.split_off(taken)))
             }
         };
@@ -78,6 +80,7 @@ impl Worker {
         for message in incoming.drain(..) {
             match message {
                 Incoming::Pong => self.ponged(index, now),
+                Incoming::PongTo(seq) => self.ponged_to(index, seq, now),
                 Incoming::Welcome { interval_ms, idle_timeout_ms } => {
                     if self.clients[index as usize].state == State::Greeting {
                         self.opened(index, Some((interval_ms, idle_timeout_ms)), now);
@@ -89,6 +92,7 @@ impl Worker {
                 }
                 // The silent are as good as dead: they acknowledge nothing.
                 Incoming::Reply(_) | Incoming::Push { .. } if self.is_silent(index, now) => {}
+                Incoming::Refused(reason) => self.fail(index, reason),
                 Incoming::Reply(outgoing) => self.send(index, outgoing, now),
                 Incoming::Push { event, receipt } => {
                     self.pushed(index, event, now);
@@ -241,7 +245,7 @@ impl Worker {
             false if now >= self.phases.quiet_at => Duty::Nothing,
             false => Duty::Beat { due: self.schedule.due(index) },
         };
-        let client = &self.clients[index as usize];
+        let client = self.clients[index as usize].clone();
         let verdict = oracle::judge(Ending {
             duty,
             dismissed: client.dismissed,
@@ -256,6 +260,9 @@ impl Worker {
         if self.is_to_come_back(index, now) {
             let cause = drain.map_or(cause::LOSS, |event| event as u8);
             self.comes_back(index, cause, Again::Later);
+        }
+        if matches!(verdict, Verdict::Expired { .. } | Verdict::Early) {
+            self.stats.silence.record(now.since(client.last_sent));
         }
         match verdict {
             Verdict::Expired { late_at_most } => {

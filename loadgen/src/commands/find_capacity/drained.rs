@@ -57,7 +57,7 @@ impl<'a> Drained<'a> {
     }
 
     fn missing(&self, load: u32) -> Option<String> {
-        self.cli.target?;
+        self.cli.target.as_ref()?;
         let load = u64::from(load);
         if let (Some(before), Some(now)) = (self.before, connections(self.cli))
             && now > before + load / OTHERS_DIVISOR + OTHERS
@@ -76,7 +76,7 @@ impl<'a> Drained<'a> {
 
 /// Connections that the server has now: by its own word, or by this host's table of sockets.
 fn connections(cli: &Cli) -> Option<u64> {
-    let target = cli.target?;
+    let target = cli.target.as_ref()?;
     if cli.target_admin.is_some() {
         return counters(cli)?["open"].as_u64();
     }

@@ -46,7 +46,7 @@ impl Measured {
 
 /// The needs of a load on this host.
 pub fn needs(cli: &Cli, load: u32) -> Needs {
-    let here = cli.target.is_none_or(|target| target.address.ip().is_loopback());
+    let here = cli.target.as_ref().is_none_or(|target| target.address.ip().is_loopback());
     Needs {
         connections: u64::from(load),
         interval: cli.interval.unwrap_or(INTERVAL_PRESUMED),
@@ -75,7 +75,7 @@ pub fn forecast(cli: &Cli, load: u32, measured: Measured) -> Result<Option<Suspe
 
 /// Ports from which `load` clients connect, if that bounds them.
 pub fn ports_there_are(cli: &Cli, load: u32) -> Result<Option<u64>> {
-    let Some(target) = cli.target else { return Ok(None) };
+    let Some(target) = &cli.target else { return Ok(None) };
     let capacity = Sources::new(&cli.source_addresses()?, target.address, load).capacity();
     // Over loopback as many addresses are taken as are needed.
     if target.address.ip().is_loopback() && target.address.is_ipv4() && cli.source_ips.is_none() {

@@ -1,8 +1,9 @@
 //! The sections of the report, each out of those of all parts.
 
 use super::Merged;
+use crate::report::build::lateness;
 use crate::report::{
-    Connect, Connections, Data, EventSection, Expiry, GeneratorSection, Heartbeats, Lateness, Push,
+    Connect, Connections, Data, EventSection, Expiry, GeneratorSection, Heartbeats, Push,
     Reconnect, Report, ServerSection, Slow, Times,
 };
 use crate::scenario::account::Account;
@@ -125,8 +126,6 @@ fn peak(parts: &[Report]) -> Option<f64> {
 }
 
 pub fn expiry(parts: &[Report], merged: &Merged) -> Expiry {
-    let late = &merged.expiry_lateness;
-    let millis = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
     Expiry {
         silenced: sum(parts, |part| part.expiry.silenced),
         expired: sum(parts, |part| part.expiry.expired),
@@ -137,12 +136,8 @@ pub fn expiry(parts: &[Report], merged: &Merged) -> Expiry {
         our_delay: sum(parts, |part| part.expiry.our_delay),
         undecided: sum(parts, |part| part.expiry.undecided),
         idle_timeout_ms: parts.iter().filter_map(|part| part.expiry.idle_timeout_ms).max(),
-        lateness_ms: Lateness {
-            min: millis(late.min_us()),
-            p50: millis(late.percentile_us(50.0)),
-            p99: millis(late.percentile_us(99.0)),
-            max: millis(late.max_us()),
-        },
+        lateness_ms: lateness(&merged.expiry_lateness),
+        silence_ms: lateness(&merged.silence),
         method: parts.first().map(|part| part.expiry.method.clone()).unwrap_or_default(),
     }
 }

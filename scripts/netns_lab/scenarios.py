@@ -347,8 +347,7 @@ SCENARIOS = [
              both(table_paused, refused("max_connections", "ring_full"), undisturbed, place_again(8)),
              (3_000,), ("--rings-per-shard", "2"), whole=False, scarce_descriptors=True),
     Scenario("accept-queue", "300 at once on accept queues of 8: all let in, within 16 s (SYNs sent "
-             "again)", hostile("newcomer", 2_000, 300), all_let_in(16), (150,),
-             ("--max-connections", "{roomy}"), somaxconn=8, connect_rate="4k"),
+             "again)", hostile("newcomer", 2_000, 300), all_let_in(16), (150,), somaxconn=8, connect_rate="4k"),
     Scenario("syn-flood", "SYN cookies: none reaches the server; at 2,500/s newcomers let in within 3 s",
              hostile("syn-flood", newcomers=True),
              both(rate_of("syns", "SYNs"), cookies, unseen), STORM, newcomers_s=3),

@@ -57,6 +57,7 @@ pub enum Mutant {
     GoawayForgotten,
     RetryAtOnce,
     StarvedLast,
+    AskedBeforePause,
 }
 
 impl Mutant {
@@ -112,6 +113,7 @@ impl Mutant {
         Mutant::GoawayForgotten,
         Mutant::RetryAtOnce,
         Mutant::StarvedLast,
+        Mutant::AskedBeforePause,
     ];
 }
 

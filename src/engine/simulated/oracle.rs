@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::client::Behaviour;
 use super::kernel::Cqe;
 use super::peer::{Outcome, Parted, Peer, Reading};
 use super::world::{Event, World};
@@ -157,6 +158,9 @@ impl World {
             while client.unanswered.front().is_some_and(|end| *end <= client.taken) {
                 client.unanswered.pop_front();
                 self.tally.answered += 1;
+            }
+            if is_ping {
+                client.asked_at(now);
             }
             // Our own question is no sign of the other's life.
             if any && !is_ping && client.is_heard() {
@@ -370,6 +374,7 @@ impl World {
             && !client.dead
             && !client.cut_off
             && !self.rules.is_harsh
+            && !(client.behaviour == Behaviour::Answerer && was_busy)
         {
             return told("though it is healthy");
         }

@@ -58,6 +58,7 @@ pub enum Mutant {
     GoawayForgotten,
     RetryAtOnce,
     StarvedLast,
+    AskedBeforePause,
 }
 
 impl Mutant {
@@ -114,6 +115,7 @@ impl Mutant {
         Mutant::GoawayForgotten,
         Mutant::RetryAtOnce,
         Mutant::StarvedLast,
+        Mutant::AskedBeforePause,
     ];
 }
 

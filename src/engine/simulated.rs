@@ -254,6 +254,7 @@ impl Simulation {
     fn send_orders(&mut self) {
         let mut world = self.world.borrow_mut();
         world.turn_begins = true;
+        world.rings.iter_mut().for_each(|ring| ring.enters = 0);
         world.end_closes();
         let mut orders = std::mem::take(&mut world.orders);
         for order in orders.drain(..) {

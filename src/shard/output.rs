@@ -254,6 +254,9 @@ impl<S: Sweeper, C> Shard<S, C> {
         if changed {
             self.refile(key, now);
         }
+        if matches!(sent, Sending::Ping { .. }) {
+            self.asked(key, now);
+        }
         self.flush(key, now);
     }
 

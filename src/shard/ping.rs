@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{CloseReason, Shard};
 use crate::mutants::{Mutant, is};
 use crate::protocol::{Protocol, frame, websocket};
-use crate::session::{ServerPing, SessionKey};
+use crate::session::{Phase, ServerPing, SessionKey};
 use crate::sweep::Sweeper;
 use crate::time::Timestamp;
 
@@ -58,5 +58,22 @@ impl<S: Sweeper, C> Shard<S, C> {
         let deadline = self.policy.deadline(session);
         self.sweeper.insert(key.index, deadline);
         self.flush(key, now);
+    }
+
+    /// The PING has gone out. If that was long after it was wanted, since the server was held up or
+    /// the client took nothing, the time to answer it counts from here.
+    pub(super) fn asked(&mut self, key: SessionKey, now: Timestamp) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.server_ping != ServerPing::Sent || session.phase != Phase::Live {
+            return;
+        }
+        let interval = self.policy.interval_of(session);
+        let idle_timeout = Duration::from_millis(u64::from(session.idle_timeout_ms));
+        let answer_time = idle_timeout.saturating_sub(interval);
+        let due = session.last_activity + idle_timeout;
+        if due.since(now) < answer_time / 2 && !is(Mutant::AskedBeforePause) {
+            session.last_activity = session.last_activity + (now + answer_time).since(due);
+            self.refile(key, now);
+        }
     }
 }

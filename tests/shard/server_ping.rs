@@ -186,6 +186,23 @@ fn a_pause_before_the_sweep_leaves_everybody_the_time_to_answer() {
     }
 }
 
+/// The PING goes out long after it was wanted, as after a pause between the two.
+#[test]
+fn a_ping_that_goes_out_late_leaves_the_time_to_answer() {
+    let mut world = World::new(policy());
+    let (client, _) = world.connect_by(Protocol::Tcp);
+    world.deaf = true;
+    world.advance(ms(500));
+    world.now = world.now + ms(5_000);
+    world.deaf = false;
+    world.settle();
+    world.go_on(ms(690));
+    assert_eq!(world.closed_for(client), None);
+    world.go_on(ms(112));
+    assert_eq!(world.closed_for(client), Some(CloseReason::Expired));
+    world.check_laws();
+}
+
 #[test]
 fn an_unfinished_frame_does_not_wait_for_an_answer() {
     let mut world = World::new(Policy { frame_timeout: ms(400), ..policy() });

@@ -1,5 +1,5 @@
-//! Draws one picture on whatever room there is: three columns of panes on a wide terminal, two at 80
-//! columns, one below; the plots and the events take what is left.
+//! Draws one picture on whatever room there is: three columns of panes on a wide terminal, two at
+//! 80 columns, one below; the plots and the events take what is left.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};

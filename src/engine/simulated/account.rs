@@ -97,6 +97,8 @@ impl World {
         let client = &self.peers[id];
         let waits = client.place.is_some() && client.is_heard() && !client.expected.is_empty();
         let reads = client.reading == Reading::Fast && !client.dead;
+        // A PING that goes out at this moment is nothing that it waits for.
+        let waits = waits && !(client.asked.is_some() && client.expected.len() <= 3);
         waits && reads && self.now() > client.last_activity + Duration::from_secs(2)
     }
 

@@ -247,7 +247,7 @@ impl World {
                 }
                 match self.rates.bursts {
                     0 => self.interval(id),
-                    _ => Some(Duration::from_millis(self.random.within(50, 150))),
+                    _ => Some(Duration::from_millis(self.random.within(20, 60))),
                 }
             }
             Behaviour::Chatter | Behaviour::Deaf => self.chatter(id, behaviour),

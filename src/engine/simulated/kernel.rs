@@ -130,6 +130,8 @@ pub(super) struct RingState {
     pub(super) held: u32,
     /// Some were given back since the last enter.
     pub(super) has_released: bool,
+    /// Enters in this turn of the loop.
+    pub(super) enters: usize,
     pub(super) signals_bell: bool,
     pub(super) listeners: Vec<Listening>,
     pub(super) counters: RingCounters,
@@ -154,6 +156,7 @@ impl RingState {
             buffers: vec![Whereabouts::Free; usize::from(sizes.buffers)],
             held: 0,
             has_released: false,
+            enters: 0,
             signals_bell: false,
             listeners: (0..2).map(|_| Listening::default()).collect(),
             counters: RingCounters::default(),

@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
+use super::client::Behaviour;
 use super::kernel::Cqe;
 use super::peer::{Outcome, Parted, Peer, Reading};
 use super::world::{Event, World};
-use crate::limits::PENDING_PONGS_MAX;
+use crate::limits::{PENDING_PONGS_MAX, READS_PER_TURN_MAX};
 use crate::protocol::Protocol;
 use crate::ring::Op;
 use crate::session::CloseReason;
@@ -157,6 +158,9 @@ impl World {
             while client.unanswered.front().is_some_and(|end| *end <= client.taken) {
                 client.unanswered.pop_front();
                 self.tally.answered += 1;
+            }
+            if is_ping {
+                client.asked_at(now);
             }
             // Our own question is no sign of the other's life.
             if any && !is_ping && client.is_heard() {
@@ -322,6 +326,12 @@ impl World {
         }
     }
 
+    /// Whether so much was read in this turn that whoever has more is put off to the next, be it the
+    /// rest of a frame whose time is over: with as few and small buffers as here that comes about.
+    fn is_putting_off(&self) -> bool {
+        self.rings.iter().any(|ring| ring.enters > READS_PER_TURN_MAX)
+    }
+
     /// Why this deadline is no reason to give a session up at `at`.
     pub(super) fn wrong_expiry(
         &self,
@@ -370,6 +380,8 @@ impl World {
             && !client.dead
             && !client.cut_off
             && !self.rules.is_harsh
+            && !(client.behaviour == Behaviour::Answerer && was_busy)
+            && !(reason == CloseReason::FrameTimeout && self.is_putting_off())
         {
             return told("though it is healthy");
         }

@@ -324,6 +324,25 @@ impl Peer {
         self.asked = None;
     }
 
+    /// The PING has gone out: who has little time left to answer it has all of it from now on.
+    pub(super) fn asked_at(&mut self, now: Timestamp) {
+        let heard = self.is_heard();
+        let Some(asked) = self.asked.as_mut().filter(|_| heard) else { return };
+        let answer_time = self.idle_timeout.saturating_sub(self.interval);
+        let due = self.last_activity + self.idle_timeout;
+        let anew = (now + answer_time).since(due);
+        let is_short = |shift| (due + shift).since(now) < answer_time / 2;
+        let is_exact = asked.shift_min == asked.shift_max;
+        match (is_short(asked.shift_min), is_short(asked.shift_max)) {
+            (false, _) => {}
+            (true, true) if is_exact => (asked.shift_min, asked.shift_max) = (anew, anew),
+            (true, _) => {
+                asked.shift_min = asked.shift_min.min(anew);
+                asked.shift_max = asked.shift_max.max(anew);
+            }
+        }
+    }
+
     pub(super) fn expect(&mut self, bytes: &[u8]) {
         self.expected.extend(bytes);
         self.expected_end += bytes.len() as u64;

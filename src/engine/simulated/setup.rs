@@ -174,7 +174,11 @@ pub(super) fn rates(random: &mut Random, rules: &Rules, chaos: Duration) -> Rate
         reconnect: rate(100),
         come_back: 300,
         fate_ms_max: if is_long { random.pick(&[2_000, 20_000, 120_000]) } else { 2_000 },
-        bursts: if is_long { random.pick(&[0, 0, 500, 900]) } else { random.pick(&[0, 0, 0, 500]) },
+        bursts: if is_long {
+            random.pick(&[0, 300, 600, 900])
+        } else {
+            random.pick(&[0, 0, 0, 500])
+        },
     }
 }
 

@@ -334,6 +334,7 @@ impl World {
     /// What `io_uring_enter` does.
     pub(super) fn enter(&mut self, ring: usize, wait: Wait) {
         self.rings[ring].counters.enters += 1;
+        self.rings[ring].enters += 1;
         self.take_back_buffers(ring);
         let again = std::mem::take(&mut self.pause_again) && matches!(wait, Wait::No);
         let rate = if again { 1_000 } else { self.rates.paused_within };

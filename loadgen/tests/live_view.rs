@@ -1,4 +1,5 @@
-//! The live view as whoever sits in front of it sees it: on a pseudo terminal, with keys and signals.
+//! The live view as whoever sits in front of it sees it: on a pseudo terminal, with keys and
+//! signals.
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod terminal;

@@ -1,5 +1,5 @@
-//! Looks at both processes, the kernel and the server's own counts, on a thread of its own: whatever
-//! answers late holds nothing up.
+//! Looks at both processes, the kernel and the server's own counts, on a thread of its own:
+//! whatever answers late holds nothing up.
 //!
 //! Cost: a few short files of `/proc` and one request (`/stats`) a second, and the kernel's slab
 //! caches every few seconds.

@@ -326,8 +326,9 @@ impl World {
         }
     }
 
-    /// Whether so much was read in this turn that whoever has more is put off to the next, be it the
-    /// rest of a frame whose time is over: with as few and small buffers as here that comes about.
+    /// Whether so much was read in this turn that whoever has more is put off to the next, be it
+    /// the rest of a frame whose time is over: with as few and small buffers as here that comes
+    /// about.
     fn is_putting_off(&self) -> bool {
         self.rings.iter().any(|ring| ring.enters > READS_PER_TURN_MAX)
     }

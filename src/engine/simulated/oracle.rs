@@ -377,13 +377,10 @@ impl World {
         if reason == CloseReason::Expired && unasked {
             return told("without having been asked");
         }
-        if client.behaviour.keeps_beating()
-            && !client.dead
-            && !client.cut_off
-            && !self.rules.is_harsh
-            && !(client.behaviour == Behaviour::Answerer && was_busy)
-            && !(reason == CloseReason::FrameTimeout && self.is_putting_off())
-        {
+        let could_not_be_asked = client.behaviour == Behaviour::Answerer && was_busy;
+        let was_put_off = reason == CloseReason::FrameTimeout && self.is_putting_off();
+        let excused = client.dead || client.cut_off || could_not_be_asked || was_put_off;
+        if client.behaviour.keeps_beating() && !excused && !self.rules.is_harsh {
             return told("though it is healthy");
         }
         None

@@ -137,8 +137,7 @@ impl Run {
 fn progress(account: &Account, elapsed: Duration) {
     let total = &account.total;
     eprintln!(
-        "{:>5} s: {} seeds, {:.0} hours, {:.1} million heartbeats, {:.1} million faults, \
-         {} violations",
+        "{:>5} s: {} seeds, {:.0} hours, {:.1}m heartbeats, {:.1}m faults, {} violations",
         elapsed.as_secs(),
         account.seeds,
         total.simulated.as_secs_f64() / 3_600.0,

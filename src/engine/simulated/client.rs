@@ -101,6 +101,8 @@ impl Behaviour {
 }
 
 const PING: [u8; 3] = [0, 1, 3];
+/// So much may be on its way to the server, or wait in the socket; then TCP lets nobody send more.
+const WINDOW_BYTES: usize = 16_000;
 const PONG: &[u8] = &[0, 1, 4];
 
 /// Illegal frames: the bytes, after how many of them it shows, and what it is called.
@@ -398,6 +400,9 @@ impl World {
 
     /// A message over TCP.
     fn chatter(&mut self, id: usize, behaviour: Behaviour) -> Option<Duration> {
+        if self.peers[id].wire.len() > WINDOW_BYTES {
+            return Some(self.interval(id)? / 8);
+        }
         let length = self.random.within(0, self.rules.frame_bytes_max as u64 - 1) as usize;
         let length = if behaviour == Behaviour::Chatter { length.min(100) } else { length };
         let mut frame = ((length as u16 + 1).to_be_bytes()).to_vec();

@@ -127,7 +127,10 @@ impl World {
     fn is_farewell(&mut self, id: usize, bytes: &[u8]) -> bool {
         let client = &self.peers[id];
         let &[0x88, length, high, low, ref text @ ..] = bytes else { return false };
-        let is_first = client.protocol() == Protocol::WebSocket && !client.farewell;
+        // Who has been parted from is heard no more, which does not show: what he has done since
+        // brings no other good-bye.
+        let may_be_first = !client.farewell || self.stopping && client.given_up_at.is_none();
+        let is_first = client.protocol() == Protocol::WebSocket && may_be_first;
         let is_owed_nothing = client.expected.is_empty() || self.stopping;
         if !is_first || !is_owed_nothing || usize::from(length) != bytes.len() - 2 {
             return false;

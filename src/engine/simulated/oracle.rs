@@ -327,8 +327,7 @@ impl World {
     }
 
     /// Whether so much was read in this turn that whoever has more is put off to the next, be it
-    /// the rest of a frame whose time is over: with as few and small buffers as here that comes
-    /// about.
+    /// the rest of a frame whose time is over: few and small buffers as here bring that about.
     fn is_putting_off(&self) -> bool {
         self.rings.iter().any(|ring| ring.enters > READS_PER_TURN_MAX)
     }
@@ -377,10 +376,10 @@ impl World {
         if reason == CloseReason::Expired && unasked {
             return told("without having been asked");
         }
-        let could_not_be_asked = client.behaviour == Behaviour::Answerer && was_busy;
-        let was_put_off = reason == CloseReason::FrameTimeout && self.is_putting_off();
-        let excused = client.dead || client.cut_off || could_not_be_asked || was_put_off;
-        if client.behaviour.keeps_beating() && !excused && !self.rules.is_harsh {
+        let held_up = client.behaviour == Behaviour::Answerer && was_busy
+            || reason == CloseReason::FrameTimeout && self.is_putting_off();
+        let healthy = client.behaviour.keeps_beating() && !client.dead && !client.cut_off;
+        if healthy && !held_up && !self.rules.is_harsh {
             return told("though it is healthy");
         }
         None
@@ -392,7 +391,12 @@ impl World {
         let client = &self.peers[id];
         let at = client.given_up_at.unwrap_or(self.turn_now);
         let verdict = client.verdict.map(|(reason, _)| reason);
-        let stall_due = client.send_begun + self.rules.stall_timeout;
+        // Who has closed his side has so long from the last progress on, sent or not.
+        let since = match client.verdict {
+            Some((CloseReason::PeerClosed, closed_at)) => closed_at.max(client.send_ended),
+            _ => client.send_begun,
+        };
+        let stall_due = since + self.rules.stall_timeout;
         let slow = client.reading != Reading::Fast || client.cut_off || client.dead;
         let wrong = match reason {
             _ if verdict == Some(reason) => None,

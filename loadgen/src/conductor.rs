@@ -199,7 +199,9 @@ impl Conductor<'_> {
     /// Asks the kernel how many connections the server has, and compares. A close may be on its way
     /// still, so it is asked again until both agree, for a second at most.
     fn count_established(&mut self, ending: &mut Ending) {
-        let is_here = self.server_pid.is_some_and(sockets::are_those_of);
+        // Of several generators each knows its own connections only.
+        let all_are_ours = self.cli.part.is_none();
+        let is_here = all_are_ours && self.server_pid.is_some_and(sockets::are_those_of);
         if !is_here || self.draining || !self.goes_on(ending) {
             return;
         }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, PONG, Server, admin, count};
+use common::{Client, PATIENCE, PONG, Server, admin, count};
 
 macro_rules! on_every_engine {
     ($($case:ident,)+) => {
@@ -91,19 +91,24 @@ fn sigterm_drains_and_a_second_one_stops_at_once(engine: &str) {
     assert_eq!(count(&counters, &["drain_notices"]), 20);
 }
 
-fn a_client_that_does_not_read_is_not_waited_for(engine: &str) {
-    let server = Server::start_on(engine, &["--send-queue", "1MiB"]);
+/// A client that reads nothing, with more on its way than both socket buffers hold.
+fn deaf_client(server: &Server) -> Client {
     let mut deaf = server.connect();
     deaf.heartbeat();
     let message = vec![b'x'; 60_000];
-    // More than both socket buffers hold.
     for _ in 0..200 {
-        assert_eq!(admin(&server, "POST", "/broadcast", &message).0, 202);
-        let (_, stats) = admin(&server, "GET", "/stats", b"");
+        assert_eq!(admin(server, "POST", "/broadcast", &message).0, 202);
+        let (_, stats) = admin(server, "GET", "/stats", b"");
         if count(&stats, &["counters", "send_queue_bytes"]) > 500_000 {
             break;
         }
     }
+    deaf
+}
+
+fn a_client_that_does_not_read_is_not_waited_for(engine: &str) {
+    let server = Server::start_on(engine, &["--send-queue", "1MiB"]);
+    let deaf = deaf_client(&server);
     let begun = Instant::now();
     let counters = server.stop();
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
@@ -115,16 +120,7 @@ fn a_client_that_does_not_read_is_not_waited_for(engine: &str) {
 fn a_drain_ends_when_its_time_has_run_out(engine: &str) {
     let flags = ["--send-queue", "1MiB", "--drain-timeout", "200ms"];
     let server = Server::start_on(engine, &flags);
-    let mut deaf = server.connect();
-    deaf.heartbeat();
-    let message = vec![b'x'; 60_000];
-    for _ in 0..200 {
-        assert_eq!(admin(&server, "POST", "/broadcast", &message).0, 202);
-        let (_, stats) = admin(&server, "GET", "/stats", b"");
-        if count(&stats, &["counters", "send_queue_bytes"]) > 500_000 {
-            break;
-        }
-    }
+    let deaf = deaf_client(&server);
     // It would be given a second to read what is on its way; the drain does not wait for that.
     let counters = server.stop();
     assert_eq!(count(&counters, &["closed", "server_stopping"]), 0, "{counters:#}");

@@ -1,7 +1,7 @@
 //! The bare ring echo: what a heartbeat costs without sessions, frames or a sweep.
 //!
 //! The same ring layer and the same layout as the server (a pinned thread per core, each with a
-//! group of rings, a SO_REUSEPORT listener per ring, multishot accept and receive), but every
+//! group of rings, a SO_REUSEPORT listener per ring, accept, multishot receive), but every
 //! receive is answered with a static PONG, whatever it brought. `scripts/bench-echo` holds the
 //! server's CPU per heartbeat against it.
 //!
@@ -33,7 +33,9 @@ fn serve(mut members: Vec<Member>, bell: &OwnedFd) -> Result<(), RingError> {
     let mut batch = Vec::with_capacity(limits::COMPLETIONS_PER_BATCH);
     members[0].ring.read_wake(bell.as_fd(), Tag::new(Op::Wake, 0, 0));
     for member in &mut members {
-        member.ring.accept_multishot(member.listener.as_fd(), Tag::new(Op::Accept, 0, 0));
+        for number in 0..limits::ACCEPTS_PER_TURN {
+            member.ring.accept(member.listener.as_fd(), Tag::new(Op::Accept, number, 0));
+        }
     }
     loop {
         let busy = members[1..].iter_mut().any(|member| needs_visit(&mut member.ring));
@@ -101,9 +103,7 @@ impl Member {
             self.receive(slot);
         }
         // The layout leaves room enough that a table is never full: no pause is needed.
-        if !completion.more {
-            self.ring.accept_multishot(self.listener.as_fd(), completion.tag);
-        }
+        self.ring.accept(self.listener.as_fd(), completion.tag);
     }
 
     fn received(&mut self, completion: Completion) {

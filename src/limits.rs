@@ -134,6 +134,10 @@ pub const RINGS_PER_SHARD_MAX: usize = 256;
 /// Connections that wait in a listener's queue; the kernel cuts it to `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: i32 = 4_096;
 
+/// Connections that one listener of a ring accepts in a turn at most: a storm of connects must not
+/// make those wait who are connected.
+pub const ACCEPTS_PER_TURN: u32 = 64;
+
 /// How long accepting rests after the kernel has said that a table is full.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 

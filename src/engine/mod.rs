@@ -162,8 +162,6 @@ counters! {
         receives_starved: sum,
         /// Receives that ended while their connection went on, and were armed again.
         receives_rearmed: sum,
-        /// Accepts that ended and were armed again.
-        accepts_rearmed: sum,
         /// Times that accepting was paused because a table was full or nearly so.
         accepts_paused: sum,
         /// Accepts that failed for reasons of the network.

@@ -23,8 +23,8 @@ pub trait RingFace {
     /// # Errors
     /// If the kernel refuses.
     fn signal_by(&self, eventfd: BorrowedFd<'_>) -> Result<(), RingError>;
-    /// [`Ring::accept_multishot`].
-    fn accept_multishot(&mut self, listener: BorrowedFd<'_>, tag: Tag);
+    /// [`Ring::accept`].
+    fn accept(&mut self, listener: BorrowedFd<'_>, tag: Tag);
     /// [`Ring::receive_multishot`].
     fn receive_multishot(&mut self, slot: u32, tag: Tag);
     /// [`Ring::poll_multishot`].
@@ -96,7 +96,7 @@ impl RingFace for Ring {
 
     delegate! {
         fn buffer_account(&mut self) -> Option<BufferAccount>;
-        fn accept_multishot(&mut self, listener: BorrowedFd<'_>, tag: Tag);
+        fn accept(&mut self, listener: BorrowedFd<'_>, tag: Tag);
         fn receive_multishot(&mut self, slot: u32, tag: Tag);
         fn poll_multishot(&mut self, slot: u32, tag: Tag);
         fn receive_once(&mut self, slot: u32, tag: Tag);

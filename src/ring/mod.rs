@@ -30,7 +30,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use self::buffers::BufferRing;
@@ -162,10 +162,12 @@ impl Ring {
             .map_err(RingError::call("registering an eventfd"))
     }
 
-    /// Queues a multishot accept of `listener` into slots that the kernel picks.
-    pub fn accept_multishot(&mut self, listener: BorrowedFd<'_>, tag: Tag) {
-        let entry =
-            opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true).build();
+    /// Queues an accept of one connection of `listener` into a slot that the kernel picks.
+    pub fn accept(&mut self, listener: BorrowedFd<'_>, tag: Tag) {
+        let listener = Fd(listener.as_raw_fd());
+        let entry = opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut())
+            .file_index(Some(DestinationSlot::auto_target()))
+            .build();
         self.push(entry, tag);
     }
 

@@ -1,5 +1,5 @@
-//! Asking from where a connection comes: `getsockopt(SO_PEERNAME)`, since a multishot accept into
-//! direct descriptors does not tell. Linux 6.7 and later.
+//! Asking from where a connection comes: `getsockopt(SO_PEERNAME)`, since one place for the
+//! address would have to be kept for each accept that waits. Linux 6.7 and later.
 
 use std::collections::HashMap;
 use std::os::raw::c_void;

@@ -36,7 +36,7 @@ pub struct RingConfig {
 
 /// The operations that the ring layer uses, with the kernel that brought them.
 const OPCODES: &[(u8, &str, &str)] = &[
-    (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT", "5.5"),
+    (opcode::Accept::CODE, "IORING_OP_ACCEPT", "5.5"),
     (opcode::RecvMulti::CODE, "IORING_OP_RECV", "5.6"),
     (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD", "5.1"),
     (opcode::Send::CODE, "IORING_OP_SEND", "5.6"),

@@ -7,7 +7,7 @@ use crate::limits::GENERATIONS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Op {
-    /// Multishot accept into direct descriptors.
+    /// Accept of one connection into a direct descriptor.
     Accept = 1,
     /// Multishot receive into provided buffers.
     Receive = 2,

@@ -47,7 +47,7 @@ fn connected(buffers: u16) -> (Ring, TcpListener, u32, TcpStream) {
     let mut ring = ring(buffers);
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-    ring.accept_multishot(listener.as_fd(), Tag::new(Op::Accept, 0, 0));
+    ring.accept(listener.as_fd(), Tag::new(Op::Accept, 0, 0));
     let slot = wait_for(&mut ring, Op::Accept, 1)[0].result;
     (ring, listener, u32::try_from(slot).expect("accepted"), peer)
 }

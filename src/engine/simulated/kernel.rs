@@ -78,7 +78,8 @@ pub(super) struct Slot {
 /// A listening socket of one ring.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
-    pub(super) armed: Option<Tag>,
+    /// Accepts of one connection each.
+    pub(super) armed: VecDeque<Tag>,
     pub(super) backlog: VecDeque<usize>,
 }
 

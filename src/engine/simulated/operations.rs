@@ -104,7 +104,7 @@ impl World {
         match sqe {
             Sqe::Accept { tag } => {
                 let listener = &mut self.rings[ring].listeners[tag.index as usize];
-                listener.armed = Some(tag);
+                listener.armed.push_back(tag);
                 if !listener.backlog.is_empty() {
                     self.run_source(ring, Source::Accept(tag.index));
                 }
@@ -145,7 +145,7 @@ impl World {
     fn accept(&mut self, ring: usize, listener: u32) {
         loop {
             let place = &mut self.rings[ring].listeners[listener as usize];
-            let Some(tag) = place.armed else { return };
+            let Some(&tag) = place.armed.front() else { return };
             let Some(&peer) = place.backlog.front() else { return };
             let failed = if self.strikes("EMFILE", self.rates.accept_fails) {
                 Some(libc::EMFILE)
@@ -158,25 +158,24 @@ impl World {
                 None
             };
             if let Some(errno) = failed {
-                if errno != libc::EMFILE {
-                    self.rings[ring].listeners[listener as usize].backlog.pop_front();
-                    self.disconnect(peer);
-                }
-                self.rings[ring].listeners[listener as usize].armed = None;
+                self.rings[ring].listeners[listener as usize].armed.pop_front();
                 self.post(ring, Cqe::last(tag, -errno));
-                return;
+                if errno == libc::EMFILE {
+                    // Whoever waits has roused one accept, and that has failed.
+                    return;
+                }
+                self.rings[ring].listeners[listener as usize].backlog.pop_front();
+                self.disconnect(peer);
+                continue;
             }
             let Some(slot) = self.rings[ring].free_slot() else { return };
-            let more = self.goes_on(ring);
             let state = &mut self.rings[ring];
             state.listeners[listener as usize].backlog.pop_front();
             state.slots[slot as usize].peer = Some(peer);
             self.peers[peer].place = Some((ring, slot));
-            if !more {
-                state.listeners[listener as usize].armed = None;
-            }
+            state.listeners[listener as usize].armed.pop_front();
             let cqe = Cqe::last(tag, slot as i32);
-            self.post(ring, Cqe { more, slot: Some(slot), peer: Some(peer), ..cqe });
+            self.post(ring, Cqe { slot: Some(slot), peer: Some(peer), ..cqe });
         }
     }
 
@@ -342,7 +341,7 @@ impl World {
 
     fn find(&self, ring: usize, target: Tag) -> bool {
         if target.op == Op::Accept {
-            return self.rings[ring].listeners[target.index as usize].armed.is_some();
+            return self.rings[ring].listeners[target.index as usize].armed.contains(&target);
         }
         let Some(slot) = self.slot_of(ring, target) else { return false };
         let place = &self.rings[ring].slots[slot as usize];
@@ -356,7 +355,8 @@ impl World {
 
     fn end_by_cancel(&mut self, ring: usize, target: Tag) {
         if target.op == Op::Accept {
-            self.rings[ring].listeners[target.index as usize].armed = None;
+            let armed = &mut self.rings[ring].listeners[target.index as usize].armed;
+            armed.retain(|tag| *tag != target);
             self.post(ring, Cqe::last(target, -libc::ECANCELED));
             return;
         }

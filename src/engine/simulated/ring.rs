@@ -52,7 +52,7 @@ impl RingFace for SimulatedRing {
         Ok(())
     }
 
-    fn accept_multishot(&mut self, _: BorrowedFd<'_>, tag: Tag) {
+    fn accept(&mut self, _: BorrowedFd<'_>, tag: Tag) {
         self.push(Sqe::Accept { tag });
     }
 

@@ -239,7 +239,7 @@ impl World {
         let ring = self.random.below(self.sizes.rings);
         let listener = self.peers[peer].listener();
         self.rings[ring].listeners[listener as usize].backlog.push_back(peer);
-        if self.rings[ring].listeners[listener as usize].armed.is_some() {
+        if !self.rings[ring].listeners[listener as usize].armed.is_empty() {
             self.make_ready(ring, Source::Accept(listener));
         }
     }

@@ -112,9 +112,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
 
     fn on_accept(&mut self, ring: usize, completion: &Completion<R::Buffer>, now: Timestamp) {
         let member = &mut self.members[ring];
-        if !completion.more {
-            member.accept_ended(completion.tag.index);
-        }
+        member.accept_ended(completion.tag);
         match completion.result {
             slot @ 0.. => {
                 let slot = slot as u32;
@@ -137,8 +135,8 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
                 }
             }
         }
-        if !completion.more && !is(Mutant::AcceptNotRearmed) && self.members[ring].arm_listeners() {
-            self.counters.accepts_rearmed += 1;
+        if !is(Mutant::AcceptNotRearmed) {
+            self.members[ring].arm_listeners();
         }
     }
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use socket2::SockRef;
 
 use crate::engine::{EngineCounters, Tuning};
-use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
+use crate::limits::{ACCEPT_PAUSE, ACCEPTS_PER_TURN, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
 use crate::mutants::{Mutant, is};
 use crate::protocol::Protocol;
 use crate::ring::{BufferAccount, Op, Ring, RingConfig, RingError, RingFace, RingRole, Tag};
@@ -56,14 +56,19 @@ struct Accepting {
     /// Until accepting has ended for good: whoever comes then is refused by the kernel.
     socket: Option<OwnedFd>,
     ipv6: bool,
-    armed: bool,
+    /// A bit for each accept that is armed: its number is the generation of its tag.
+    armed: AcceptsArmed,
 }
+
+/// One bit for each of [`ACCEPTS_PER_TURN`].
+type AcceptsArmed = u64;
+const _: () = assert!(ACCEPTS_PER_TURN <= AcceptsArmed::BITS);
 
 impl Accepting {
     fn new(Listener { protocol, socket }: Listener) -> Accepting {
         let address = SockRef::from(&socket).local_addr();
         let ipv6 = address.is_ok_and(|address| address.is_ipv6());
-        Accepting { protocol, socket: Some(socket), ipv6, armed: false }
+        Accepting { protocol, socket: Some(socket), ipv6, armed: 0 }
     }
 }
 
@@ -156,20 +161,25 @@ impl<R: RingFace> Member<R> {
         self.begun();
     }
 
-    /// Arms every listener that should be armed and is not. Whether any should be.
-    pub(super) fn arm_listeners(&mut self) -> bool {
+    /// Arms all accepts that should be armed and are not.
+    ///
+    /// Each is of one connection: a multishot accept goes on within one call of the kernel's until
+    /// nobody waits or the completion queue is full, and a storm of connects would make a turn last
+    /// as long as all rings' queues are.
+    pub(super) fn arm_listeners(&mut self) {
         if !self.accepting || self.resume_at.is_some() {
-            return false;
+            return;
         }
         for (index, accepting) in self.listeners.iter_mut().enumerate() {
-            if let (false, Some(socket)) = (accepting.armed, &accepting.socket) {
-                accepting.armed = true;
-                let tag = Tag::new(Op::Accept, 0, index as u32);
-                self.ring.accept_multishot(socket.as_fd(), tag);
+            let Some(socket) = &accepting.socket else { continue };
+            for number in (0..ACCEPTS_PER_TURN).filter(|number| accepting.armed >> number & 1 == 0)
+            {
+                let tag = Tag::new(Op::Accept, number, index as u32);
+                self.ring.accept(socket.as_fd(), tag);
                 self.in_flight += 1;
             }
+            accepting.armed = AcceptsArmed::MAX >> (AcceptsArmed::BITS - ACCEPTS_PER_TURN);
         }
-        true
     }
 
     /// What is spoken on a listener.
@@ -193,11 +203,12 @@ impl<R: RingFace> Member<R> {
     }
 
     /// An accept has ended.
-    pub(super) fn accept_ended(&mut self, listener: u32) {
-        if let Some(listener) = self.listeners.get_mut(listener as usize) {
-            let was_armed = std::mem::replace(&mut listener.armed, false);
-            self.in_flight = self.in_flight.wrapping_sub(u64::from(was_armed));
-            if !self.accepting {
+    pub(super) fn accept_ended(&mut self, tag: Tag) {
+        if let Some(listener) = self.listeners.get_mut(tag.index as usize) {
+            let before = listener.armed;
+            listener.armed &= !(1 << tag.generation);
+            self.in_flight = self.in_flight.wrapping_sub(u64::from(before != listener.armed));
+            if !self.accepting && listener.armed == 0 {
                 listener.socket = None;
             }
         }
@@ -235,7 +246,7 @@ impl<R: RingFace> Member<R> {
         if self.accepting {
             self.accepting = false;
             self.cancel_accepts();
-            for listener in self.listeners.iter_mut().filter(|listener| !listener.armed) {
+            for listener in self.listeners.iter_mut().filter(|listener| listener.armed == 0) {
                 listener.socket = None;
             }
         }
@@ -243,7 +254,7 @@ impl<R: RingFace> Member<R> {
 
     /// Whether any accept is still armed.
     pub(super) fn is_accepting(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.armed)
+        self.listeners.iter().any(|listener| listener.armed != 0)
     }
 
     /// Whether every slot is free.
@@ -253,8 +264,9 @@ impl<R: RingFace> Member<R> {
 
     fn cancel_accepts(&mut self) {
         for index in 0..self.listeners.len() {
-            if self.listeners[index].armed {
-                let tag = Tag::new(Op::Accept, 0, index as u32);
+            let armed = self.listeners[index].armed;
+            for number in (0..ACCEPTS_PER_TURN).filter(|number| armed >> number & 1 == 1) {
+                let tag = Tag::new(Op::Accept, number, index as u32);
                 self.cancel(tag, tag.with_op(Op::Cancel));
             }
         }

@@ -13,10 +13,10 @@ use crate::cli::ServeArgs;
 use crate::control::AdminAddress;
 use crate::engine::{Arming, EngineKind, Tuning};
 use crate::limits::{
-    ANSWER_TICKS_MIN, COMPLETION_ENTRIES, DRAIN_TIMEOUT, ECHO_QUEUE_BYTES_MIN, ECHO_QUEUE_FRAMES,
-    HEARTBEAT_MAX, HEARTBEAT_MIN, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RINGS_PER_SHARD_MAX,
-    SHARDS_MAX, SLOTS_PER_RING_MAX, SPREAD_MAX, TICK_MIN, UNSENT_BYTES_MIN, WAIT_COMPLETIONS,
-    WAIT_MIN,
+    ACCEPTS_PER_TURN, ANSWER_TICKS_MIN, COMPLETION_ENTRIES, DRAIN_TIMEOUT, ECHO_QUEUE_BYTES_MIN,
+    ECHO_QUEUE_FRAMES, HEARTBEAT_MAX, HEARTBEAT_MIN, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS,
+    RINGS_PER_SHARD_MAX, SHARDS_MAX, SLOTS_PER_RING_MAX, SPREAD_MAX, TICK_MIN, UNSENT_BYTES_MIN,
+    WAIT_COMPLETIONS, WAIT_MIN,
 };
 use crate::protocol::Protocol;
 use crate::protocol::ticket::KeyRing;
@@ -322,6 +322,7 @@ fn tuning(args: &ServeArgs) -> Result<Tuning, ConfigError> {
     };
     Ok(Tuning {
         slots: 0,
+        accepts_per_turn: ACCEPTS_PER_TURN,
         arming,
         completion_entries,
         buffers,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use heartwheel::engine::simulated::simulate;
 use heartwheel::mutants::{Mutant, plant};
 
-const SEEDS_MAX: u64 = 60;
+const SEEDS_MAX: u64 = 200;
 const CHAOS: Duration = Duration::from_secs(10);
 
 /// The first seed that shows the bug, and how.

@@ -145,6 +145,8 @@ pub struct Tuning {
     pub buffers: u16,
     /// The size of each in bytes.
     pub buffer_bytes: u32,
+    /// Connections that one listener of a ring accepts in a turn at most; 64 or fewer.
+    pub accepts_per_turn: u32,
     /// How idle connections wait.
     pub arming: Arming,
     /// So many completions on the ring that sleeps wake it at once.

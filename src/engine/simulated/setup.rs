@@ -14,6 +14,7 @@ use super::ring::SimulatedRing;
 use super::world::World;
 use crate::engine::uring::UringEngine;
 use crate::engine::{Arming, EngineConfig, EngineError, MailSender, Status, Tuning, mailbox};
+use crate::limits::ACCEPTS_PER_TURN;
 use crate::protocol::Protocol;
 use crate::shard::{Activity, Admission, Policy, Shard};
 use crate::socket::Listener;
@@ -239,6 +240,7 @@ pub(super) fn make_engine(
             arming: random.pick(&[Arming::Receive, Arming::Poll]),
             wait_completions: random.pick(&[1, 8, 64]),
             wait_min: Duration::from_micros(random.pick(&[0, 1_000])),
+            accepts_per_turn: random.pick(&[1, 2, ACCEPTS_PER_TURN]),
         },
         status: Arc::new(Status::default()),
     };

@@ -25,6 +25,8 @@ pub(super) const NOBODY: u32 = u32::MAX;
 pub(super) struct Member<R = Ring> {
     pub(super) ring: R,
     listeners: Vec<Accepting>,
+    /// `Tuning::accepts_per_turn`.
+    accepts: u32,
     slots: u32,
     slots_used: u32,
     /// Receives that found no buffer; armed again when the buffers are back.
@@ -60,7 +62,7 @@ struct Accepting {
     armed: AcceptsArmed,
 }
 
-/// One bit for each of [`ACCEPTS_PER_TURN`].
+/// One bit for each of `Tuning::accepts_per_turn`.
 type AcceptsArmed = u64;
 const _: () = assert!(ACCEPTS_PER_TURN <= AcceptsArmed::BITS);
 
@@ -93,6 +95,7 @@ impl<R: RingFace> Member<R> {
         Member {
             ring,
             listeners,
+            accepts: tuning.accepts_per_turn.clamp(1, ACCEPTS_PER_TURN),
             slots: tuning.slots,
             slots_used: 0,
             starved: VecDeque::new(),
@@ -172,13 +175,12 @@ impl<R: RingFace> Member<R> {
         }
         for (index, accepting) in self.listeners.iter_mut().enumerate() {
             let Some(socket) = &accepting.socket else { continue };
-            for number in (0..ACCEPTS_PER_TURN).filter(|number| accepting.armed >> number & 1 == 0)
-            {
+            for number in (0..self.accepts).filter(|number| accepting.armed >> number & 1 == 0) {
                 let tag = Tag::new(Op::Accept, number, index as u32);
                 self.ring.accept(socket.as_fd(), tag);
                 self.in_flight += 1;
             }
-            accepting.armed = AcceptsArmed::MAX >> (AcceptsArmed::BITS - ACCEPTS_PER_TURN);
+            accepting.armed = AcceptsArmed::MAX >> (AcceptsArmed::BITS - self.accepts);
         }
     }
 
@@ -265,7 +267,7 @@ impl<R: RingFace> Member<R> {
     fn cancel_accepts(&mut self) {
         for index in 0..self.listeners.len() {
             let armed = self.listeners[index].armed;
-            for number in (0..ACCEPTS_PER_TURN).filter(|number| armed >> number & 1 == 1) {
+            for number in (0..self.accepts).filter(|number| armed >> number & 1 == 1) {
                 let tag = Tag::new(Op::Accept, number, index as u32);
                 self.cancel(tag, tag.with_op(Op::Cancel));
             }

@@ -276,6 +276,12 @@ pub(super) const CHECKS: &[Check] = &[
     Check { name: "io_uring", effect: Effect::Stops, judge: judges::io_uring, is_sysctl: false },
     Check { name: "cores", effect: Effect::Slows, judge: judges::cores, is_sysctl: false },
     Check { name: "memory", effect: Effect::Stops, judge: judges::memory, is_sysctl: false },
+    Check {
+        name: "free memory",
+        effect: Effect::Slows,
+        judge: judges::free_memory,
+        is_sysctl: false,
+    },
 ];
 
 const _: () = assert!(HASH_BUCKETS_MAX.is_power_of_two());

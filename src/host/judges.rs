@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::Ends;
 use super::checks::{
     CPU_SHARE_MAX, Case, GENERATOR_CPU_US, HASH_BUCKETS_MAX, Judged, MEMORY_MARGIN_DIVISOR,
     SERVER_CPU_US, SOCKETS_PER_BUCKET_MAX, Status,
@@ -241,7 +242,6 @@ pub(super) fn cores(case: &Case<'_>) -> Option<Judged> {
 pub(super) fn memory(case: &Case<'_>) -> Option<Judged> {
     let present = case.host.memory_available_bytes();
     let needed = case.budget.bytes + case.budget.bytes / MEMORY_MARGIN_DIVISOR;
-    let mib = |bytes: u64| format!("{} MiB", grouped(bytes.div_ceil(1 << 20)));
     let fit = present.unwrap_or(0) / (case.budget.bytes_per_connection.max(1) * 11 / 10);
     Some(Judged {
         status: present.map_or(Status::Unknown, |bytes| enough_if(bytes >= needed)),
@@ -254,4 +254,28 @@ pub(super) fn memory(case: &Case<'_>) -> Option<Judged> {
         wanted: None,
         command: Some(format!("heartwheel serve --max-connections {fit} …   # or more memory")),
     })
+}
+
+/// Asked only for a run of both ends, which opens everything at once: connections that come in the
+/// course of days find the page cache out of the way.
+pub(super) fn free_memory(case: &Case<'_>) -> Option<Judged> {
+    if case.needs.ends != Ends::Both {
+        return None;
+    }
+    let present = case.host.memory_free_bytes();
+    Some(Judged {
+        status: present.map_or(Status::Unknown, |bytes| enough_if(bytes >= case.budget.bytes)),
+        present: present.map_or_else(unreadable, |bytes| format!("{} free", mib(bytes))),
+        needed: mib(case.budget.bytes),
+        why:
+            "what the page cache holds has to be reclaimed, and put together to blocks of sockets, \
+              while clients connect and heartbeats wait: round trips of seconds were seen"
+                .to_owned(),
+        wanted: None,
+        command: Some("sync; sysctl -w vm.drop_caches=1 vm.compact_memory=1".to_owned()),
+    })
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", grouped(bytes.div_ceil(1 << 20)))
 }

@@ -94,6 +94,11 @@ impl Host {
         let left = limit.map(|(most, used)| most.saturating_sub(used));
         Some(left.map_or(available, |left| left.min(available)))
     }
+
+    /// Memory that nobody holds, not even the page cache.
+    pub fn memory_free_bytes(&self) -> Option<u64> {
+        kib_field(&self.read("proc/meminfo")?, "MemFree:")
+    }
 }
 
 /// The value in bytes of a line like `Rss:   120 kB`.

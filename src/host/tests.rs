@@ -23,7 +23,7 @@ const GENEROUS: &[(&str, &str)] = &[
         "Name:\tx\nGid:\t7\t7\t7\t7\nGroups:\t7 8\nCapEff:\t0000000000000000\nSeccomp:\t0\n\
          Cpus_allowed_list:\t0-3,8-11\n",
     ),
-    ("proc/meminfo", "MemTotal: 68157440 kB\nMemAvailable: 67108864 kB\n"),
+    ("proc/meminfo", "MemTotal: 68157440 kB\nMemFree: 67108864 kB\nMemAvailable: 67108864 kB\n"),
     ("proc/sys/kernel/osrelease", "6.18.0"),
     ("proc/sys/fs/file-max", "9223372036854775807"),
     ("proc/sys/fs/nr_open", "1048576"),
@@ -138,7 +138,18 @@ const POOR: &[(&str, &str, &str, &str)] = &[
         "Gid: 7\nGroups: 8\nSeccomp: 0\nCpus_allowed_list: 0\n",
         "--heartbeat-interval 56s",
     ),
-    ("memory", "proc/meminfo", "MemAvailable: 1000000 kB\n", "--max-connections 1"),
+    (
+        "memory",
+        "proc/meminfo",
+        "MemFree: 67108864 kB\nMemAvailable: 1000000 kB\n",
+        "--max-connections 1",
+    ),
+    (
+        "free memory",
+        "proc/meminfo",
+        "MemFree: 1000000 kB\nMemAvailable: 67108864 kB\n",
+        "sysctl -w vm.drop_caches=1",
+    ),
 ];
 
 impl FakeHost {

@@ -6,15 +6,7 @@ use std::collections::HashSet;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, PONG, Server, admin, count};
-
-macro_rules! on_every_engine {
-    ($($case:ident,)+) => {
-        mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
-        mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
-        mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
-    };
-}
+use common::{Client, PATIENCE, PONG, Server, admin, count, on_every_engine};
 
 on_every_engine! {
     everybody_is_told_and_closed_over_the_time_and_nobody_let_in,

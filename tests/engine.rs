@@ -7,21 +7,10 @@ use std::io::Read;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, PING, PONG, Server, count};
-
-/// Runs every case on every engine.
-macro_rules! on_every_engine {
-    ($($case:ident,)+) => {
-        mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
-        mod uring_by_receive {
-            $(#[test] fn $case() { super::$case("uring --arming receive"); })+
-        }
-        mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
-        mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
-    };
-}
+use common::{PATIENCE, PING, PONG, Server, count, on_every_engine};
 
 on_every_engine! {
+    and_by_receive:
     a_silent_session_is_expired_never_early_and_the_talkative_live,
     nobody_is_expired_for_a_pause_of_the_server,
     hello_is_welcomed_once_and_who_says_nothing_is_closed,

@@ -8,21 +8,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, PING, PONG, Server, count};
-
-/// Runs every case on every engine.
-macro_rules! on_every_engine {
-    ($($case:ident,)+) => {
-        mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
-        mod uring_by_receive {
-            $(#[test] fn $case() { super::$case("uring --arming receive"); })+
-        }
-        mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
-        mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
-    };
-}
+use common::{Client, PATIENCE, PING, PONG, Server, count, on_every_engine};
 
 on_every_engine! {
+    and_by_receive:
     timeouts_that_were_negotiated_are_each_kept,
     a_websocket_asks_in_its_query_and_is_told_in_the_answer,
     a_herd_is_told_to_adjust,

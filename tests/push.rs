@@ -4,16 +4,8 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, Server, admin, count};
+use common::{Client, PATIENCE, Server, admin, count, on_every_engine};
 use serde_json::{Value, json};
-
-macro_rules! on_every_engine {
-    ($($case:ident,)+) => {
-        mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
-        mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
-        mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
-    };
-}
 
 on_every_engine! {
     a_broadcast_reaches_everybody_and_is_acknowledged,

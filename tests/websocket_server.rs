@@ -7,19 +7,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Server, count};
+use common::{PATIENCE, Server, count, on_every_engine};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Message, WebSocket, client};
-
-/// Runs every case on every engine.
-macro_rules! on_every_engine {
-    ($($case:ident,)+) => {
-        mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
-        mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
-        mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
-    };
-}
 
 on_every_engine! {
     heartbeats_of_both_kinds_are_answered_in_order,

@@ -118,13 +118,22 @@ impl Swarm {
             self.write_some(&mut writes);
             self.hear(&mut events)?;
         }
-        let is_beat = matches!(self.deed, Deed::Beat(_));
-        while is_beat && !self.clients.is_empty() && Instant::now() < end + LAST_ANSWERS {
+        while self.answers_to_come() > 0 && Instant::now() < end + LAST_ANSWERS {
             self.hear(&mut events)?;
         }
-        let waiting = self.clients.iter().filter(|(_, client)| is_beat || !client.open).count();
-        self.account.waiting = waiting as u64;
+        let half_open = self.clients.iter().filter(|(_, client)| !client.open).count();
+        self.account.waiting = self.answers_to_come().max(half_open) as u64;
         Ok(())
+    }
+
+    /// Clients that have said something whole, and have not been answered.
+    fn answers_to_come(&self) -> usize {
+        let is_owed = |client: &Client| match &self.deed {
+            Deed::Beat(_) => true,
+            Deed::Dribble(words) => client.heard < client.said / words.len() * words.len(),
+            _ => false,
+        };
+        self.clients.iter().filter(|(_, client)| is_owed(client)).count()
     }
 
     fn open_some(&mut self, pace: &mut Pace) {

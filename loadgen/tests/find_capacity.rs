@@ -1,8 +1,8 @@
 //! `loadgen find-capacity` as a user starts it, where the capacity is known beforehand.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
-#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod generator;
+mod server;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -19,14 +19,6 @@ use serde_json::Value;
 
 /// Short steps: a second or so each.
 const SHORT: &str = "-i 300ms --idle-timeout 10s -d 400ms --settle 100ms --connect-rate 5k";
-
-fn server_is_missing() -> bool {
-    let server = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("heartwheel");
-    if !server.exists() {
-        eprintln!("skipped: {} is not built", server.display());
-    }
-    !server.exists()
-}
 
 fn search(flags: &str) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
@@ -59,7 +51,7 @@ fn steps(report: &Value) -> Vec<(u64, &str, usize)> {
 /// The server takes 300: everything up to there holds, and nothing above.
 #[test]
 fn a_limit_of_the_server_is_found_and_named() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -84,7 +76,7 @@ fn a_limit_of_the_server_is_found_and_named() {
 /// Without -o the answer is one line, and the page has every step.
 #[test]
 fn the_answer_is_one_line() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -112,7 +104,7 @@ fn the_answer_is_one_line() {
 /// With so few descriptors there are not enough rings: that is known beforehand, and told.
 #[test]
 fn too_few_descriptors_are_foreseen_and_named() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -159,7 +151,7 @@ fn ports_that_are_not_there_are_foreseen_and_named() {
 /// the kernel's own count says why.
 #[test]
 fn an_accept_queue_that_overflows_is_named() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let may = Command::new("unshare").args(["--net", "ip", "link", "set", "lo", "up"]).output();
@@ -244,7 +236,7 @@ fn an_slo_that_breaks_is_named_if_nothing_else_is_at_its_end() {
 /// An interrupt ends the run that goes on in good order, and what was learnt is told.
 #[test]
 fn an_interrupt_ends_the_search_and_leaves_nothing_behind() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -284,7 +276,7 @@ fn a_bad_command_line_is_usage() {
         "--max 5k --steps 0",
         "--max 5k --server-args=--nonsense --from 10",
     ] {
-        if flags.contains("server-args") && server_is_missing() {
+        if flags.contains("server-args") && server::is_missing() {
             continue;
         }
         let outcome = finish(search(flags));

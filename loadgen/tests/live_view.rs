@@ -1,26 +1,17 @@
 //! The live view as whoever sits in front of it sees it: on a pseudo terminal, with keys and
 //! signals.
-#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod server;
 mod terminal;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use terminal::{Terminal, turn};
-
-/// See `own_server.rs`.
-fn server_is_missing() -> bool {
-    let server = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("heartwheel");
-    if !server.exists() {
-        eprintln!("skipped: {} is not built", server.display());
-    }
-    !server.exists()
-}
 
 /// A run on a terminal, and where its report will be.
 struct Run {
@@ -61,7 +52,7 @@ impl Run {
 /// Pauses, goes on, storms and ends: each leaves its mark in the report.
 #[test]
 fn keys_do_what_they_say() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -121,7 +112,7 @@ fn keys_do_what_they_say() {
 /// A drain by a key is judged like one that was planned: every law holds.
 #[test]
 fn a_drain_by_a_key_is_one_like_others() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -144,7 +135,7 @@ fn a_drain_by_a_key_is_one_like_others() {
 /// Whatever ends a run, the terminal is as it was before.
 #[test]
 fn the_terminal_is_restored_whatever_happens() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -178,7 +169,7 @@ fn the_terminal_is_restored_whatever_happens() {
 /// Who is stopped gives the terminal back, and takes it again when he goes on.
 #[test]
 fn the_terminal_is_given_back_while_the_run_is_stopped() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -202,7 +193,7 @@ fn the_terminal_is_given_back_while_the_run_is_stopped() {
 /// The view follows the size of its terminal, and uses no colours where none are wanted.
 #[test]
 fn it_fits_and_does_without_colours() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -229,7 +220,7 @@ fn it_fits_and_does_without_colours() {
 
 #[test]
 fn without_a_view_there_are_lines() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();

@@ -1,26 +1,15 @@
 //! The generator with a server of its own, both started as a user would.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
-#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod generator;
+mod server;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use generator::{Outcome, finish, spawn, start, turn};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// The server lies beside the generator after `cargo test --workspace` or `cargo build`; with
-/// `cargo test -p loadgen` it may not be there.
-fn server_is_missing() -> bool {
-    let server = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("heartwheel");
-    if !server.exists() {
-        eprintln!("skipped: {} is not built", server.display());
-    }
-    !server.exists()
-}
 
 #[track_caller]
 fn expect_clean(outcome: &Outcome, opened: f64, expired: f64) {
@@ -44,7 +33,7 @@ fn expect_clean(outcome: &Outcome, opened: f64, expired: f64) {
 
 #[test]
 fn a_clean_run_balances_on_both_sides() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -59,7 +48,7 @@ fn a_clean_run_balances_on_both_sides() {
 /// The interval is asked for in HELLO, and what WELCOME grants is kept and held to.
 #[test]
 fn a_negotiated_interval_is_kept_and_so_is_the_timeout_that_follows() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -84,7 +73,7 @@ fn unhurried(flags: &str) -> Outcome {
 /// A herd beats as one until the server tells it to scatter.
 #[test]
 fn a_herd_is_seen_and_follows_what_adjust_says() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -103,7 +92,7 @@ fn a_herd_is_seen_and_follows_what_adjust_says() {
 /// The same plan and the same judgement over WebSocket, with both kinds of heartbeats.
 #[test]
 fn a_clean_run_over_websocket_balances_too() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -124,7 +113,7 @@ fn a_clean_run_over_websocket_balances_too() {
 /// the silent are found all the same. A PONG is no heartbeat: every account balances.
 #[test]
 fn the_servers_pings_are_answered() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -145,7 +134,7 @@ fn the_servers_pings_are_answered() {
 /// are expired, and everybody else is back at the end.
 #[test]
 fn a_rough_run_balances_on_both_sides() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -166,7 +155,7 @@ fn a_rough_run_balances_on_both_sides() {
 /// receipt is counted on both sides, nobody is closed who must not be, and the server ends itself.
 #[test]
 fn a_broadcast_and_a_drain_balance_on_both_sides() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -193,7 +182,7 @@ fn a_broadcast_and_a_drain_balance_on_both_sides() {
 /// A limit of 200 descriptors makes several rings necessary on both sides.
 #[test]
 fn several_rings_are_one_generator() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -209,7 +198,7 @@ fn several_rings_are_one_generator() {
 /// lost, nobody is expired, and the latencies tell of the pause.
 #[test]
 fn a_server_that_was_stopped_shows_in_the_latencies() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let _turn = turn();
@@ -233,7 +222,7 @@ fn only_child(parent: u32) -> Pid {
 
 #[test]
 fn flags_that_the_server_refuses_are_usage() {
-    if server_is_missing() {
+    if server::is_missing() {
         return;
     }
     let outcome = finish(start("-c 10 --server-args=--nonsense"));

@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
 
 mod generator;
+mod server;
 
 use std::fs;
-use std::path::Path;
 
 use generator::{finish, start, turn};
 
@@ -25,8 +25,7 @@ fn expect_balanced(page: &str) {
 
 #[test]
 fn the_page_tells_what_the_report_tells() {
-    if !Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("heartwheel").exists() {
-        eprintln!("skipped: heartwheel is not built");
+    if server::is_missing() {
         return;
     }
     let _turn = turn();

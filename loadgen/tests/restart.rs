@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
 
 mod generator;
+mod server;
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,7 @@ struct Server {
 impl Server {
     /// On this address; `None` if it does not start.
     fn start(url: &str) -> Option<Server> {
-        let program = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("heartwheel");
-        let mut child = Command::new(program)
+        let mut child = Command::new(server::program())
             .args(["serve", "--listen", url, "--admin", "off", "--shards", "1"])
             .args(["--idle-timeout", "6s", "--heartbeat-interval", "300ms"])
             .stdout(Stdio::piped())
@@ -70,9 +69,7 @@ impl Drop for Server {
 
 #[test]
 fn everybody_is_back_after_the_server_was_killed_and_nobody_is_expired() {
-    let program = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("heartwheel");
-    if !program.exists() {
-        eprintln!("NOT TESTED: {} is not built", program.display());
+    if server::is_missing() {
         return;
     }
     let _turn = turn();

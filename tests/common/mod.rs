@@ -8,6 +8,25 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+/// Runs every case on every engine: a difference between them is a defect. With `and_by_receive:`
+/// on the ring engine's other way of waiting too.
+#[allow(unused_macros, reason = "each test program uses a part of it")]
+macro_rules! on_every_engine {
+    (and_by_receive: $($case:ident,)+) => {
+        on_every_engine! { $($case,)+ }
+        mod uring_by_receive {
+            $(#[test] fn $case() { super::$case("uring --arming receive"); })+
+        }
+    };
+    ($($case:ident,)+) => {
+        mod uring { $(#[test] fn $case() { super::$case("uring"); })+ }
+        mod tokio_uring { $(#[test] fn $case() { super::$case("tokio-uring"); })+ }
+        mod epoll { $(#[test] fn $case() { super::$case("epoll"); })+ }
+    };
+}
+#[allow(unused_imports, reason = "each test program uses a part of it")]
+pub(crate) use on_every_engine;
+
 /// A heartbeat and its reply.
 pub const PING: &[u8] = &[0, 1, 3];
 pub const PONG: &[u8] = &[0, 1, 4];

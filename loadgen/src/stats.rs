@@ -15,6 +15,9 @@ use crate::series::Buckets;
 /// Counts by reason; reasons are few.
 pub type Reasons = BTreeMap<&'static str, u64>;
 
+/// Why those failed who were never connected.
+pub const NOT_TRIED: &str = "not tried: the time for connecting was over";
+
 /// Counts by reasons that somebody else names.
 pub type Counts = BTreeMap<String, u64>;
 
@@ -231,6 +234,11 @@ impl Stats {
     /// How many never opened.
     pub fn failed_total(&self) -> u64 {
         self.failed.values().sum()
+    }
+
+    /// How many were tried and not opened: the server may have opened them all the same.
+    pub fn given_up(&self) -> u64 {
+        self.failed_total() - self.failed.get(NOT_TRIED).copied().unwrap_or(0)
     }
 
     /// How many the server closed.

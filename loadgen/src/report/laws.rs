@@ -77,8 +77,10 @@ pub fn shared(stats: &Stats, server: &Final, gentle: bool) -> Vec<Law> {
         ("heartbeats answered = answered by the server", stats.acked, "heartbeats_answered"),
         ("expired before their time, as the server sees it = 0", 0, "expired_early"),
     ];
-    // An attempt that was given up here may have been an opening there.
+    // An attempt that was given up here may have been an opening there, with all that was said.
+    let given_up = stats.given_up();
     let countable = if stats.scene.reopening_failed.is_empty() { "opened" } else { "" };
+    let touched = ["opened", "bytes_received", "bytes_sent"];
     // A counter that this server does not have cannot be compared.
     let known = |name: &str| server.counters.get(name).and_then(Value::as_u64);
     // What the server asks of a client that is just leaving is not read any more.
@@ -87,10 +89,16 @@ pub fn shared(stats: &Stats, server: &Final, gentle: bool) -> Vec<Law> {
         .into_iter()
         .filter(|&(.., theirs)| !(asked && theirs == "bytes_sent"))
         .filter(|&(.., theirs)| gentle || theirs == "expired_early" || theirs == countable)
+        .filter(|&(.., theirs)| given_up == 0 || !touched.contains(&theirs))
         .filter_map(|(name, ours, theirs)| Some(law(name, ours, known(theirs)?)))
         .collect();
-    if !gentle {
+    if !gentle || given_up > 0 {
         laws.extend(bounds(stats, known));
+    }
+    if let Some(theirs) = known("opened").filter(|_| given_up > 0 && countable == "opened") {
+        let name = "opened by the server <= opened + given up by the generator";
+        laws.push(at_most("opened by the generator <= opened by the server", opened, theirs));
+        laws.push(at_most(name, theirs, opened + given_up));
     }
     if asked && gentle {
         let sent = known("bytes_sent").unwrap_or(0);
@@ -131,6 +139,7 @@ mod tests {
 
     use super::*;
     use crate::server::ShardLaws;
+    use crate::stats::NOT_TRIED;
 
     fn broken(laws: &[Law]) -> Vec<&str> {
         laws.iter().filter(|law| !law.holds).map(|law| law.name.as_str()).collect()
@@ -192,6 +201,24 @@ mod tests {
         ];
         assert_eq!(broken(&laws), names);
         assert_eq!((laws[2].left.as_u64(), laws[2].right.as_u64()), (Some(3), Some(4)));
+    }
+
+    #[test]
+    fn whoever_was_given_up_here_may_have_been_opened_there() {
+        let mut stats = Stats::new(0);
+        (stats.opened, stats.bytes_sent, stats.bytes_received) = (3, 9, 9);
+        stats.failed.insert("no WELCOME or upgrade in time", 2);
+        stats.failed.insert(NOT_TRIED, 7);
+        let laws = |opened: u64| {
+            let counters = json!({"opened": opened, "bytes_received": 8, "bytes_sent": 10});
+            shared(&stats, &Final { counters, ..Final::default() }, true)
+        };
+        for may_be in 3..=5 {
+            assert_eq!(broken(&laws(may_be)), [""; 0], "{may_be}");
+        }
+        assert_eq!(broken(&laws(2)), ["opened by the generator <= opened by the server"]);
+        let name = "opened by the server <= opened + given up by the generator";
+        assert_eq!(broken(&laws(6)), [name]);
     }
 
     #[test]

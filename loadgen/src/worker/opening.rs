@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::client::{Again, cause};
 use super::{Attempt, State, Worker};
 use crate::limits;
+use crate::stats::NOT_TRIED;
 
 impl Worker {
     /// Starts the connects whose time has come.
@@ -53,8 +54,7 @@ impl Worker {
         let left = self.clients.len() as u32 - self.next + given_up;
         self.next = self.clients.len() as u32;
         if left > 0 {
-            *self.stats.failed.entry("not tried: the time for connecting was over").or_default() +=
-                u64::from(left);
+            *self.stats.failed.entry(NOT_TRIED).or_default() += u64::from(left);
         }
     }
 

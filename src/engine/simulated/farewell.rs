@@ -57,8 +57,16 @@ impl World {
             return false;
         }
         let (now, turn_now) = (self.now(), self.turn_now);
+        let may_ask = self.rules.server_ping && self.rules.expiry;
+        let before = client.before.filter(|before| may_ask && before.at == now);
+        if before.and_then(|before| before.ask_due).is_some_and(|due| due <= turn_now) {
+            // In its last silence, which is over already: it does not count in this one.
+            self.exercise("asked together with a sign of life");
+            self.put_question(id, bytes);
+            return true;
+        }
         let due = client.last_activity + client.interval;
-        let wrong = if !self.rules.server_ping || !self.rules.expiry {
+        let wrong = if !may_ask {
             Some("though nobody is to be")
         } else if client.asked.is_some() {
             Some("twice in one silence")
@@ -81,15 +89,19 @@ impl World {
             self.exercise("asked late");
         }
         self.exercise("asked for a sign of life");
-        let client = &mut self.peers[id];
-        client.asked = Some(Asked { shift_min, shift_max });
-        client.expect_first(bytes);
-        client.questions.push_back((client.taken + bytes.len() as u64, Question::Ping));
+        self.peers[id].asked = Some(Asked { shift_min, shift_max });
+        self.put_question(id, bytes);
         if let Some(wrong) = wrong {
-            let told = format!("{:?}, {id}, is asked for a sign of life {wrong}", client.behaviour);
-            self.violate(told);
+            let behaviour = self.peers[id].behaviour;
+            self.violate(format!("{behaviour:?}, {id}, is asked for a sign of life {wrong}"));
         }
         true
+    }
+
+    fn put_question(&mut self, id: usize, bytes: &[u8]) {
+        let client = &mut self.peers[id];
+        client.expect_first(bytes);
+        client.questions.push_back((client.taken + bytes.len() as u64, Question::Ping));
     }
 
     /// A TCP client is told that the server stops.

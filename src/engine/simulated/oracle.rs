@@ -127,6 +127,7 @@ impl World {
 
     fn end_of_stream(&mut self, id: usize, in_order: bool, now: Timestamp) {
         let client = &mut self.peers[id];
+        client.note_before(now);
         client.end_seen = true;
         if client.is_heard() {
             let reason = if in_order { CloseReason::PeerClosed } else { CloseReason::PeerReset };
@@ -180,6 +181,7 @@ impl World {
             self.tally.doubtful += count;
         }
         let client = &mut self.peers[id];
+        client.note_before(now);
         client.note_activity(now);
         client.unheard_turns = 0;
         let within_message = client.message_open || client.is_within_first_fragment();
@@ -391,13 +393,10 @@ impl World {
         let client = &self.peers[id];
         let at = client.given_up_at.unwrap_or(self.turn_now);
         let verdict = client.verdict.map(|(reason, _)| reason);
-        // Who has closed his side has so long from the last progress on, sent or not.
-        let since = match client.verdict {
-            Some((CloseReason::PeerClosed, closed_at)) => closed_at.max(client.send_ended),
-            _ => client.send_begun,
-        };
-        let stall_due = since + self.rules.stall_timeout;
-        let slow = client.reading != Reading::Fast || client.cut_off || client.dead;
+        // Nothing is expected of him while the server does not run.
+        let held_up = self.held_up.least_since(client.send_begun);
+        let stall_due = client.send_begun + self.rules.stall_timeout + held_up;
+        let slow = client.reading != Reading::Fast || client.cut_off;
         let wrong = match reason {
             _ if verdict == Some(reason) => None,
             CloseReason::PeerReset if client.reset => None,
@@ -413,7 +412,7 @@ impl World {
                 self.wrong_expiry(client, reason, at)
             }
             _ => Some(format!(
-                "{:?} is closed as {}, and ought to be as {verdict:?}",
+                "{:?}, {id}, is closed as {}, and ought to be as {verdict:?}",
                 client.behaviour,
                 reason.name()
             )),

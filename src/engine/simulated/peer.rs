@@ -165,6 +165,8 @@ pub(super) struct Peer {
     pub(super) idle_timeout: Duration,
     /// It was asked for a sign of life in this silence.
     pub(super) asked: Option<Asked>,
+    /// What it was before something came from it together with the end of a send.
+    pub(super) before: Option<Before>,
     pub(super) partial_due: Option<Timestamp>,
     pub(super) verdict: Option<(CloseReason, Timestamp)>,
     pub(super) end_seen: bool,
@@ -186,6 +188,15 @@ pub(super) struct Peer {
 pub(super) struct Asked {
     pub(super) shift_min: Duration,
     pub(super) shift_max: Duration,
+}
+
+/// The engine learns of the end of a send first, and then, at the same time, of what has come: in
+/// between, it says what is next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    pub(super) at: Timestamp,
+    /// When it is to be asked for a sign of life, if it was not and nothing is on its way to it.
+    pub(super) ask_due: Option<Timestamp>,
 }
 
 /// It was told good-bye.
@@ -257,6 +268,7 @@ impl Peer {
             interval: rules.heartbeat_interval,
             idle_timeout: rules.idle_timeout,
             asked: None,
+            before: None,
             partial_due: None,
             verdict: None,
             end_seen: false,
@@ -317,6 +329,16 @@ impl Peer {
             Outcome::Fragment { header_bytes } => self.delivered >= unit.begin + header_bytes,
             _ => false,
         })
+    }
+
+    /// Something has come from it.
+    pub(super) fn note_before(&mut self, now: Timestamp) {
+        let is_first = self.before.is_none_or(|before| before.at != now);
+        if self.send_ended == now && is_first {
+            let asks = self.is_live() && self.asked.is_none() && self.has_no_output();
+            let ask_due = asks.then(|| self.last_activity + self.interval);
+            self.before = Some(Before { at: now, ask_due });
+        }
     }
 
     pub(super) fn note_activity(&mut self, now: Timestamp) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::farewell::Draining;
 use super::fate::Order;
+use super::held_up::HeldUp;
 use super::kernel::{Cqe, RingState, Source, Sqe, Whereabouts};
 use super::oracle::Tally;
 use super::peer::Peer;
@@ -95,6 +96,7 @@ pub(super) struct World {
     /// Somebody is to be looked at again in the next turn.
     pub(super) has_suspects: bool,
     pause_again: bool,
+    pub(super) held_up: HeldUp,
     /// Memory for received bytes.
     spare: Vec<Vec<u8>>,
 }
@@ -136,6 +138,7 @@ impl World {
             judged_tick: None,
             has_suspects: false,
             pause_again: false,
+            held_up: HeldUp::default(),
             spare: Vec::new(),
         }
     }
@@ -342,7 +345,11 @@ impl World {
             self.pause();
         }
         let slow = self.strikes("slow turn", self.rates.slow);
+        let begun = self.now();
         self.pass_micros(if slow { SLOW_US_MAX } else { 20 });
+        if slow {
+            self.note_held_up(begun);
+        }
         self.flush_overflow(ring);
         self.submit_all(ring);
         match wait {
@@ -400,7 +407,9 @@ impl World {
 
     fn pause(&mut self) {
         let pause = self.random.within(1, self.rates.pause_ms_max);
-        self.pass_until(self.now() + Duration::from_millis(pause));
+        let begun = self.now();
+        self.pass_until(begun + Duration::from_millis(pause));
+        self.note_held_up(begun);
     }
 
     fn flush_overflow(&mut self, ring: usize) {

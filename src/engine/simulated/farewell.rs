@@ -196,7 +196,7 @@ impl World {
     /// Why this is no time to have been closed because the server stops.
     pub(super) fn wrong_stop(&self, id: usize) -> Option<String> {
         let client = &self.peers[id];
-        let CloseBegun { at, is_busy } = client.close_begun?;
+        let CloseBegun { at, is_busy, .. } = client.close_begun?;
         // Who was told by GOAWAY has a second to read it, unless he closes before.
         let lingers = client.protocol() == Protocol::Tcp
             && client.first_done
@@ -229,7 +229,8 @@ impl World {
             return;
         }
         let is_busy = client.sends_in_flight > 0;
-        client.close_begun = Some(CloseBegun { at: now, is_busy });
+        let held_up = self.held_up.least_since(client.send_begun);
+        client.close_begun = Some(CloseBegun { at: now, is_busy, held_up });
         let Some(Parted { at, lingers }) = client.parted else { return };
         let since = match is_busy {
             true if now >= client.send_begun + self.rules.stall_timeout => return,

@@ -394,7 +394,7 @@ impl World {
         let at = client.given_up_at.unwrap_or(self.turn_now);
         let verdict = client.verdict.map(|(reason, _)| reason);
         // Nothing is expected of him while the server does not run.
-        let held_up = self.held_up.least_since(client.send_begun);
+        let held_up = client.close_begun.map_or(Duration::ZERO, |begun| begun.held_up);
         let stall_due = client.send_begun + self.rules.stall_timeout + held_up;
         let slow = client.reading != Reading::Fast || client.cut_off;
         let wrong = match reason {

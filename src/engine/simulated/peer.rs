@@ -213,6 +213,8 @@ pub(super) struct CloseBegun {
     pub(super) at: Timestamp,
     /// With a send in flight.
     pub(super) is_busy: bool,
+    /// For how long the server was held up since its last send had begun.
+    pub(super) held_up: Duration,
 }
 
 impl Peer {

@@ -87,7 +87,8 @@ impl<S: Sweeper, C> Shard<S, C> {
         if until > now || more.is_zero() || is(Mutant::HeldUpCounted) {
             return false;
         }
-        outbox.stalled_until = Some(until + more);
+        let most = self.latest.max(now) + self.policy.stall_timeout;
+        outbox.stalled_until = Some((until + more).min(most));
         outbox.held_up_before = self.held_up.total;
         if self.policy.is_due(session, now) {
             return false;

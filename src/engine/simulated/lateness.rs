@@ -3,6 +3,7 @@
 use super::peer::{Peer, Reading};
 use super::world::World;
 use crate::limits::GOODBYE_TIMEOUT;
+use crate::session::CloseReason;
 use crate::time::Timestamp;
 
 /// Turns of the loop that may pass after a deadline's tick before the session is given up.
@@ -56,10 +57,14 @@ impl World {
             let stall =
                 client.block_noticed.map(|since| begun(stalled(since)) + tick.as_duration() * 2);
             let last = match client.verdict {
-                Some((_, at)) => {
+                Some((reason, at)) => {
                     let slow = client.reading == Reading::Slow;
                     let since = client.send_begun.max(client.send_ended).max(at);
-                    (!slow).then(|| begun(stalled(since) + GOODBYE_TIMEOUT * 2))
+                    let flushed = match reason {
+                        CloseReason::PeerClosed => stalled(since),
+                        _ => since + self.rules.stall_timeout,
+                    };
+                    (!slow).then(|| begun(flushed + GOODBYE_TIMEOUT * 2))
                 }
                 None => {
                     let latest = self.dues(client).into_iter().flatten().map(|due| due.latest);

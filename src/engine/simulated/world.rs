@@ -206,7 +206,9 @@ impl World {
 
     fn pass_micros(&mut self, max: u64) {
         let micros = self.random.within(0, max);
-        self.pass_until(self.now() + Duration::from_micros(micros));
+        let begun = self.now();
+        self.pass_until(begun + Duration::from_micros(micros));
+        self.note_work(begun);
     }
 
     fn happen(&mut self, event: Event) {
@@ -345,11 +347,7 @@ impl World {
             self.pause();
         }
         let slow = self.strikes("slow turn", self.rates.slow);
-        let begun = self.now();
         self.pass_micros(if slow { SLOW_US_MAX } else { 20 });
-        if slow {
-            self.note_held_up(begun);
-        }
         self.flush_overflow(ring);
         self.submit_all(ring);
         match wait {
@@ -409,7 +407,7 @@ impl World {
         let pause = self.random.within(1, self.rates.pause_ms_max);
         let begun = self.now();
         self.pass_until(begun + Duration::from_millis(pause));
-        self.note_held_up(begun);
+        self.note_pause(begun);
     }
 
     fn flush_overflow(&mut self, ring: usize) {

@@ -361,6 +361,7 @@ impl Simulation {
             world.chaos &= !spread.is_zero();
             // Pauses would have to be added to the time that it may take.
             (world.rates.paused, world.rates.paused_within) = (0, 0);
+            world.pause_again = false;
             world.ring_bell();
             let rules = world.rules;
             let last = rules.stall_timeout + rules.tick.as_duration() * 2;

@@ -95,7 +95,7 @@ pub(super) struct World {
     pub(super) judged_tick: Option<Tick>,
     /// Somebody is to be looked at again in the next turn.
     pub(super) has_suspects: bool,
-    pause_again: bool,
+    pub(super) pause_again: bool,
     pub(super) held_up: HeldUp,
     /// Memory for received bytes.
     spare: Vec<Vec<u8>>,

@@ -10,14 +10,15 @@ use std::time::Duration;
 use super::peer::{Delivery, OwedPush, Question};
 use super::world::World;
 use crate::engine::uring::Connection;
-use crate::limits::{BROADCASTS_TRACKED_MAX, PUSH_TRACKED_FOR};
+use crate::limits::{BROADCASTS_TRACKED_MAX, PUSH_TRACKED_FOR, PUSHES_PER_TURN_MAX};
 use crate::protocol::Protocol;
 use crate::shard::{Counters, PushAccount, PushDrop, PushRefused, Shard};
 use crate::sweep::AnySweeper;
 use crate::time::Timestamp;
 
-/// Turns of the loop after the end of its time in which a broadcast must have come to all.
-const OVER_TURNS: u32 = 2;
+/// Turns of the loop after the end of its time in which a broadcast must have come to all, beside
+/// those that it takes to hand out all that is on its way: there are so many pushes in a turn.
+const OVER_TURNS: usize = 2;
 
 /// A push, and whom it has to reach.
 #[derive(Debug)]
@@ -32,7 +33,8 @@ pub(super) struct Push {
     /// Whom a broadcast may reach, and whether it must.
     due: BTreeMap<usize, bool>,
     got: BTreeSet<usize>,
-    over_turns: u32,
+    over_turns: usize,
+    over_turns_max: usize,
 }
 
 impl Push {
@@ -51,7 +53,17 @@ impl Push {
         }
         websocket.extend(message);
         let (due, got) = (BTreeMap::new(), BTreeSet::new());
-        Push { tcp, websocket, peer, spread, taken_at: None, due, got, over_turns: 0 }
+        Push {
+            tcp,
+            websocket,
+            peer,
+            spread,
+            taken_at: None,
+            due,
+            got,
+            over_turns: 0,
+            over_turns_max: OVER_TURNS,
+        }
     }
 
     /// The longer of its two forms.
@@ -324,7 +336,10 @@ impl World {
         });
         let due: BTreeMap<_, _> = with_session.map(|id| (id, self.peers[id].is_live())).collect();
         self.pushes.shown_max += due.len() as u64;
+        let broadcasts = self.pushes.active.values().filter(|push| push.peer.is_none());
+        let on_their_way = due.len() + broadcasts.map(|push| push.due.len()).sum::<usize>();
         let Some(push) = self.pushes.active.get_mut(&id) else { return };
+        push.over_turns_max += on_their_way / PUSHES_PER_TURN_MAX as usize;
         push.due = due;
         push.taken_at = Some(now);
     }
@@ -345,7 +360,7 @@ impl World {
                 continue;
             }
             push.over_turns += 1;
-            if push.over_turns <= OVER_TURNS {
+            if push.over_turns <= push.over_turns_max {
                 continue;
             }
             let got = &push.got;

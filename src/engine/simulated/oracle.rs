@@ -412,13 +412,13 @@ impl World {
                 self.wrong_expiry(client, reason, at)
             }
             _ => Some(format!(
-                "{:?}, {id}, is closed as {}, and ought to be as {verdict:?}",
+                "{:?} is closed as {}, and ought to be as {verdict:?}",
                 client.behaviour,
                 reason.name()
             )),
         };
         if let Some(wrong) = wrong {
-            self.violate(wrong);
+            self.violate(format!("{id}: {wrong}"));
         }
         if reason == CloseReason::ServerStopping
             && self.draining.is_some_and(|draining| !draining.spread.is_zero())

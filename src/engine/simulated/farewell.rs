@@ -172,13 +172,14 @@ impl World {
     }
 
     /// A good-bye that nobody had asked for by what he sent.
-    fn wrong_code(&self, id: usize, code: u16) -> Option<String> {
+    fn wrong_code(&mut self, id: usize, code: u16) -> Option<String> {
         let reason = match code {
             1001 if self.peers[id].kicked => return None,
             1001 if self.peers[id].first_done => CloseReason::Expired,
             1008 => CloseReason::FrameTimeout,
             _ => return Some(format!("a good-bye with code {code} that nobody is owed")),
         };
+        self.peers[id].dismissed_for = Some(reason);
         self.wrong_expiry(&self.peers[id], reason, self.turn_now)
     }
 

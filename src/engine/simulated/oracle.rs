@@ -409,7 +409,10 @@ impl World {
                 if verdict.is_none() =>
             {
                 self.tally.expiries += 1;
-                self.wrong_expiry(client, reason, at)
+                match client.dismissed_for {
+                    Some(judged) if judged == reason => None,
+                    _ => self.wrong_expiry(client, reason, at),
+                }
             }
             _ => Some(format!(
                 "{:?} is closed as {}, and ought to be as {verdict:?}",

@@ -174,6 +174,8 @@ pub(super) struct Peer {
     pub(super) parted: Option<Parted>,
     pub(super) close_begun: Option<CloseBegun>,
     pub(super) farewell: bool,
+    /// The deadline for which it was told good-bye; whether that was right was looked at then.
+    pub(super) dismissed_for: Option<CloseReason>,
     /// It was told that the server stops.
     pub(super) told: bool,
     /// An administrator wants it gone.
@@ -278,6 +280,7 @@ impl Peer {
             parted: None,
             close_begun: None,
             farewell: false,
+            dismissed_for: None,
             told: false,
             kicked: false,
             end_arrived: Timestamp::ZERO,

@@ -205,6 +205,9 @@ pub const PUSHES_TRACKED_MAX: usize = 4_096;
 /// How long the account of a push is kept; whoever has not acknowledged by then stays unconfirmed.
 pub const PUSH_TRACKED_FOR: Duration = Duration::from_secs(600);
 
+/// A gap between two sweeps that is longer than a tick by more than this: the server was held up.
+pub const HELD_UP_MIN: Duration = Duration::from_millis(100);
+
 /// How often a shard publishes its counters.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 

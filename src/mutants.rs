@@ -59,6 +59,7 @@ pub enum Mutant {
     RetryAtOnce,
     StarvedLast,
     AskedBeforePause,
+    HeldUpCounted,
 }
 
 impl Mutant {
@@ -116,6 +117,7 @@ impl Mutant {
         Mutant::RetryAtOnce,
         Mutant::StarvedLast,
         Mutant::AskedBeforePause,
+        Mutant::HeldUpCounted,
     ];
 }
 

@@ -69,6 +69,20 @@ fn every_seed_keeps_every_promise() {
     assert!(violations.is_empty(), "{} seeds failed", violations.len());
 }
 
+/// Longer worlds that have shown something which the short ones never had, with their length in
+/// seconds: a stall and a parting in which the server itself was held up, a PING that went out
+/// together with a sign of life.
+const LONG_WORLDS: [(u64, u64); 4] = [(19, 110), (268, 80), (294, 250), (83, 240)];
+
+#[test]
+fn worlds_that_have_failed_once_pass() {
+    for (seed, chaos_s) in LONG_WORLDS {
+        if let Err(violation) = simulate(seed, Duration::from_secs(chaos_s)) {
+            panic!("seed {seed}: {violation}");
+        }
+    }
+}
+
 #[test]
 fn a_seed_replays_to_the_byte() {
     for seed in [3, 7, 11, 19, 23, 42, 77, 101] {

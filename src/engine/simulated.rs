@@ -12,6 +12,7 @@ mod account;
 mod client;
 mod farewell;
 mod fate;
+mod held_up;
 mod kernel;
 mod lateness;
 mod operations;
@@ -212,6 +213,7 @@ impl Simulation {
         }
         self.hear_answers();
         let mut world = self.world.borrow_mut();
+        world.forget_old_accounts(self.engine.shard());
         let mut closes = std::mem::take(&mut world.closes);
         for (key, peer) in closes.drain(..) {
             match self.engine.shard().session(key) {
@@ -359,6 +361,7 @@ impl Simulation {
             world.chaos &= !spread.is_zero();
             // Pauses would have to be added to the time that it may take.
             (world.rates.paused, world.rates.paused_within) = (0, 0);
+            world.pause_again = false;
             world.ring_bell();
             let rules = world.rules;
             let last = rules.stall_timeout + rules.tick.as_duration() * 2;

@@ -4,6 +4,7 @@
 //! is dropped when the last item has been sent.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::outgoing::{Outgoing, SMALL_BUFFER_BYTES};
 use crate::time::Timestamp;
@@ -24,6 +25,8 @@ pub struct Outbox {
     queued_bytes: usize,
     /// The peer takes nothing; if that has not changed by then, the session is given up.
     pub stalled_until: Option<Timestamp>,
+    /// For how long the server itself had been held up, all in all, when that was set.
+    pub held_up_before: Duration,
 }
 
 impl Outbox {

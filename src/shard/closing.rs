@@ -6,11 +6,12 @@
 //! open, but hears nothing.
 
 use super::output::queue_message;
+use super::stall::list_sender;
 use super::{CloseReason, Effect, Shard, websocket};
 use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::protocol::websocket::close_code;
-use crate::session::{Phase, SessionId, SessionKey};
+use crate::session::{Phase, Sending, SessionId, SessionKey};
 use crate::sweep::Sweeper;
 use crate::time::{Tick, Timestamp};
 
@@ -102,6 +103,9 @@ impl<S: Sweeper, C> Shard<S, C> {
         session.parting = reason;
         session.note_activity(now);
         session.partial = None;
+        if session.sending != Sending::Nothing {
+            list_sender(session, key, &mut self.senders);
+        }
         self.refile(key, now);
         self.flush(key, now);
     }

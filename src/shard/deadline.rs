@@ -38,6 +38,12 @@ impl Policy {
         }
     }
 
+    /// Whether the session is to be asked for a sign of life now, or given up.
+    pub(super) fn is_due<C>(&self, session: &Session<C>, now: Timestamp) -> bool {
+        let is_due = |due: Timestamp| due <= now;
+        is_due(self.due(session).0) || self.ping_due(session).is_some_and(is_due)
+    }
+
     /// When the session is given up if nothing changes, and for which reason.
     pub(super) fn due<C>(&self, session: &Session<C>) -> (Timestamp, CloseReason) {
         // Who is on his way out has his time in any case: he would hold up the end of the server.
@@ -57,8 +63,9 @@ impl Policy {
                 let timeout = Duration::from_millis(u64::from(session.idle_timeout_ms));
                 (session.last_activity + timeout, CloseReason::Expired)
             }
+            // Until it has taken all, or takes nothing.
             Phase::Flushing if session.parting == CloseReason::PeerClosed => {
-                (session.last_activity + self.stall_timeout, CloseReason::StallTimeout)
+                (NEVER, CloseReason::StallTimeout)
             }
             Phase::Flushing | Phase::Lingering => {
                 (session.last_activity + GOODBYE_TIMEOUT, session.parting)

@@ -34,6 +34,7 @@ mod pongs;
 mod proxied;
 mod push;
 mod push_book;
+mod stall;
 mod tcp;
 mod terms;
 mod view;
@@ -61,6 +62,7 @@ use self::push::Broadcast;
 pub use self::push::{PushMessage, PushRefused, PushTooLong};
 pub use self::push_book::PushAccount;
 use self::push_book::PushBook;
+use self::stall::HeldUp;
 pub use self::view::SessionView;
 use crate::limits::EXPIRED_PER_TURN_MAX;
 use crate::mutants::{Mutant, is};
@@ -68,7 +70,7 @@ use crate::outgoing::Outgoing;
 use crate::protocol::Protocol;
 use crate::protocol::address::PeerAddress;
 pub use crate::session::{CloseReason, PushDrop, Refusal};
-use crate::session::{Phase, Sending, Session, SessionId, SessionKey, SessionTable};
+use crate::session::{Phase, Session, SessionId, SessionKey, SessionTable};
 use crate::sweep::{Progress, Sweeper};
 use crate::time::{Tick, Timestamp};
 
@@ -111,6 +113,7 @@ pub struct Shard<S, C> {
     deadlines: DeadlineCache,
     /// Sessions with a send of their own in flight since the last tick: the stalled among them.
     senders: Vec<SessionKey>,
+    held_up: HeldUp,
     beats: BeatMeter,
     /// Where heartbeats are flattened.
     calendar: Option<Box<Calendar>>,
@@ -153,6 +156,7 @@ impl<S: Sweeper, C> Shard<S, C> {
             buffers: BufferPool::default(),
             deadlines: DeadlineCache::default(),
             senders: Vec::new(),
+            held_up: HeldUp::default(),
             expired: Vec::new(),
             application: Application::default(),
             pushes: PushBook::default(),
@@ -438,28 +442,6 @@ impl<S: Sweeper, C> Shard<S, C> {
             _ => self.policy.deadline(session),
         };
         self.sweeper.touch(key.index, deadline);
-    }
-
-    /// Finds out who has been sending since before the last tick, and gives them a deadline.
-    fn mark_stalled(&mut self, now: Timestamp) {
-        if self.senders.is_empty() {
-            return;
-        }
-        // After a pause of the process within a turn, a send may have begun long after `now`.
-        let begun = self.present(now);
-        let mut senders = std::mem::take(&mut self.senders);
-        for key in senders.drain(..) {
-            let Some(session) = self.sessions.get_mut(key) else { continue };
-            session.listed_as_sender = false;
-            if session.phase == Phase::Closing || session.sending == Sending::Nothing {
-                continue;
-            }
-            let stall_timeout = self.policy.stall_timeout;
-            let outbox = session.outbox.get_or_insert_default();
-            outbox.stalled_until.get_or_insert(begun + stall_timeout);
-            self.refile(key, now);
-        }
-        self.senders = senders;
     }
 }
 

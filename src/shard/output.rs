@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::ping::ping;
 use super::pongs::pongs;
+use super::stall::list_sender;
 use super::{Activity, CloseReason, Counters, Effect, PushDrop, Shard};
 use crate::limits::{PENDING_PONGS_MAX, SMALL_BUFFER_POOL_MAX};
 use crate::mutants::{Mutant, is};
@@ -303,6 +304,9 @@ impl<S: Sweeper, C> Shard<S, C> {
             }
             None => return,
         };
+        if session.phase == Phase::Flushing {
+            list_sender(session, key, &mut self.senders);
+        }
         self.effects.push(Effect::Send { key, outgoing });
     }
 
@@ -334,14 +338,6 @@ impl<S: Sweeper, C> Shard<S, C> {
 /// The engine could not send: the connection is broken, or the send was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendFailed;
-
-/// Has the next tick look whether this send has stalled. Once per session and tick.
-fn list_sender<C>(session: &mut Session<C>, key: SessionKey, senders: &mut Vec<SessionKey>) {
-    if !session.listed_as_sender {
-        session.listed_as_sender = true;
-        senders.push(key);
-    }
-}
 
 /// What is left of `count` replies of which `skip` bytes were written before, and `sent` now.
 fn rest_of_pongs(protocol: Protocol, count: u8, skip: u8, sent: usize) -> Option<Outgoing> {

@@ -127,6 +127,45 @@ fn a_peer_that_has_closed_its_side_and_reads_nothing_is_closed_after_a_while() {
 }
 
 #[test]
+fn the_pause_of_a_server_is_not_a_stall_of_its_clients() {
+    let policy = Policy { echo: true, stall_timeout: ms(1_000), ..Policy::default() };
+    for reads in [true, false] {
+        let mut world = World::new(policy.clone());
+        let client = world.connect();
+        world.deaf = true;
+        world.receive(client, &encode(&Frame::Data(b"hello")));
+        world.advance(ms(300));
+        for _ in 0..3 {
+            world.jump(ms(5_000));
+            assert_eq!(world.closed_for(client), None, "what was left of its time is left");
+        }
+        world.deaf = !reads;
+        world.settle();
+        world.advance(ms(200));
+        assert_eq!(world.closed_for(client), None);
+        world.advance(ms(400));
+        assert_eq!(world.closed_for(client).is_some(), !reads);
+        world.check_laws();
+    }
+}
+
+#[test]
+fn what_is_on_its_way_to_a_peer_that_has_closed_its_side_outlasts_a_pause() {
+    let mut world = World::new(Policy { stall_timeout: ms(700), ..Policy::default() });
+    let client = world.connect();
+    world.deaf = true;
+    world.receive(client, PING);
+    world.peer_closes(client);
+    world.jump(ms(5_000));
+    assert_eq!(world.closed_for(client), None, "its send may have begun just now");
+    world.deaf = false;
+    world.settle();
+    assert_eq!(world.sent_to(client), PONG);
+    assert_eq!(world.closed_for(client), Some(CloseReason::PeerClosed));
+    world.check_laws();
+}
+
+#[test]
 fn a_failed_send_closes_and_drops_what_it_carried() {
     for input in [PING.repeat(2), encode(&Frame::Ping(b"payload"))] {
         let mut world = World::new(Policy::default());

@@ -57,8 +57,16 @@ impl World {
             return false;
         }
         let (now, turn_now) = (self.now(), self.turn_now);
+        let may_ask = self.rules.server_ping && self.rules.expiry;
+        let before = client.before.filter(|before| may_ask && before.at == now);
+        if before.and_then(|before| before.ask_due).is_some_and(|due| due <= turn_now) {
+            // In its last silence, which is over already: it does not count in this one.
+            self.exercise("asked together with a sign of life");
+            self.put_question(id, bytes);
+            return true;
+        }
         let due = client.last_activity + client.interval;
-        let wrong = if !self.rules.server_ping || !self.rules.expiry {
+        let wrong = if !may_ask {
             Some("though nobody is to be")
         } else if client.asked.is_some() {
             Some("twice in one silence")
@@ -81,15 +89,19 @@ impl World {
             self.exercise("asked late");
         }
         self.exercise("asked for a sign of life");
-        let client = &mut self.peers[id];
-        client.asked = Some(Asked { shift_min, shift_max });
-        client.expect_first(bytes);
-        client.questions.push_back((client.taken + bytes.len() as u64, Question::Ping));
+        self.peers[id].asked = Some(Asked { shift_min, shift_max });
+        self.put_question(id, bytes);
         if let Some(wrong) = wrong {
-            let told = format!("{:?}, {id}, is asked for a sign of life {wrong}", client.behaviour);
-            self.violate(told);
+            let behaviour = self.peers[id].behaviour;
+            self.violate(format!("{behaviour:?}, {id}, is asked for a sign of life {wrong}"));
         }
         true
+    }
+
+    fn put_question(&mut self, id: usize, bytes: &[u8]) {
+        let client = &mut self.peers[id];
+        client.expect_first(bytes);
+        client.questions.push_back((client.taken + bytes.len() as u64, Question::Ping));
     }
 
     /// A TCP client is told that the server stops.
@@ -160,13 +172,14 @@ impl World {
     }
 
     /// A good-bye that nobody had asked for by what he sent.
-    fn wrong_code(&self, id: usize, code: u16) -> Option<String> {
+    fn wrong_code(&mut self, id: usize, code: u16) -> Option<String> {
         let reason = match code {
             1001 if self.peers[id].kicked => return None,
             1001 if self.peers[id].first_done => CloseReason::Expired,
             1008 => CloseReason::FrameTimeout,
             _ => return Some(format!("a good-bye with code {code} that nobody is owed")),
         };
+        self.peers[id].dismissed_for = Some(reason);
         self.wrong_expiry(&self.peers[id], reason, self.turn_now)
     }
 
@@ -184,7 +197,7 @@ impl World {
     /// Why this is no time to have been closed because the server stops.
     pub(super) fn wrong_stop(&self, id: usize) -> Option<String> {
         let client = &self.peers[id];
-        let CloseBegun { at, is_busy } = client.close_begun?;
+        let CloseBegun { at, is_busy, .. } = client.close_begun?;
         // Who was told by GOAWAY has a second to read it, unless he closes before.
         let lingers = client.protocol() == Protocol::Tcp
             && client.first_done
@@ -217,7 +230,8 @@ impl World {
             return;
         }
         let is_busy = client.sends_in_flight > 0;
-        client.close_begun = Some(CloseBegun { at: now, is_busy });
+        let held_up = self.held_up.least_since(client.send_begun);
+        client.close_begun = Some(CloseBegun { at: now, is_busy, held_up });
         let Some(Parted { at, lingers }) = client.parted else { return };
         let since = match is_busy {
             true if now >= client.send_begun + self.rules.stall_timeout => return,

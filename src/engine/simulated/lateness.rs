@@ -3,6 +3,7 @@
 use super::peer::{Peer, Reading};
 use super::world::World;
 use crate::limits::GOODBYE_TIMEOUT;
+use crate::session::CloseReason;
 use crate::time::Timestamp;
 
 /// Turns of the loop that may pass after a deadline's tick before the session is given up.
@@ -51,14 +52,19 @@ impl World {
             if client.place.is_none() || client.key.is_none() || client.given_up_at.is_some() {
                 continue;
             }
-            let stall = client
-                .block_noticed
-                .map(|since| begun(since + self.rules.stall_timeout) + tick.as_duration() * 2);
+            // The time in which the server was held up may be added.
+            let stalled = |since| since + self.rules.stall_timeout + self.held_up.most_since(since);
+            let stall =
+                client.block_noticed.map(|since| begun(stalled(since)) + tick.as_duration() * 2);
             let last = match client.verdict {
-                Some((_, at)) => {
-                    let flush = self.rules.stall_timeout + GOODBYE_TIMEOUT * 2;
+                Some((reason, at)) => {
                     let slow = client.reading == Reading::Slow;
-                    (!slow).then(|| begun(client.send_begun.max(client.send_ended).max(at) + flush))
+                    let since = client.send_begun.max(client.send_ended).max(at);
+                    let flushed = match reason {
+                        CloseReason::PeerClosed => stalled(since),
+                        _ => since + self.rules.stall_timeout,
+                    };
+                    (!slow).then(|| begun(flushed + GOODBYE_TIMEOUT * 2))
                 }
                 None => {
                     let latest = self.dues(client).into_iter().flatten().map(|due| due.latest);

@@ -127,6 +127,7 @@ impl World {
 
     fn end_of_stream(&mut self, id: usize, in_order: bool, now: Timestamp) {
         let client = &mut self.peers[id];
+        client.note_before(now);
         client.end_seen = true;
         if client.is_heard() {
             let reason = if in_order { CloseReason::PeerClosed } else { CloseReason::PeerReset };
@@ -180,6 +181,7 @@ impl World {
             self.tally.doubtful += count;
         }
         let client = &mut self.peers[id];
+        client.note_before(now);
         client.note_activity(now);
         client.unheard_turns = 0;
         let within_message = client.message_open || client.is_within_first_fragment();
@@ -391,13 +393,10 @@ impl World {
         let client = &self.peers[id];
         let at = client.given_up_at.unwrap_or(self.turn_now);
         let verdict = client.verdict.map(|(reason, _)| reason);
-        // Who has closed his side has so long from the last progress on, sent or not.
-        let since = match client.verdict {
-            Some((CloseReason::PeerClosed, closed_at)) => closed_at.max(client.send_ended),
-            _ => client.send_begun,
-        };
-        let stall_due = since + self.rules.stall_timeout;
-        let slow = client.reading != Reading::Fast || client.cut_off || client.dead;
+        // Nothing is expected of him while the server does not run.
+        let held_up = client.close_begun.map_or(Duration::ZERO, |begun| begun.held_up);
+        let stall_due = client.send_begun + self.rules.stall_timeout + held_up;
+        let slow = client.reading != Reading::Fast || client.cut_off;
         let wrong = match reason {
             _ if verdict == Some(reason) => None,
             CloseReason::PeerReset if client.reset => None,
@@ -410,7 +409,10 @@ impl World {
                 if verdict.is_none() =>
             {
                 self.tally.expiries += 1;
-                self.wrong_expiry(client, reason, at)
+                match client.dismissed_for {
+                    Some(judged) if judged == reason => None,
+                    _ => self.wrong_expiry(client, reason, at),
+                }
             }
             _ => Some(format!(
                 "{:?} is closed as {}, and ought to be as {verdict:?}",
@@ -419,7 +421,7 @@ impl World {
             )),
         };
         if let Some(wrong) = wrong {
-            self.violate(wrong);
+            self.violate(format!("{id}: {wrong}"));
         }
         if reason == CloseReason::ServerStopping
             && self.draining.is_some_and(|draining| !draining.spread.is_zero())

@@ -165,6 +165,8 @@ pub(super) struct Peer {
     pub(super) idle_timeout: Duration,
     /// It was asked for a sign of life in this silence.
     pub(super) asked: Option<Asked>,
+    /// What it was before something came from it together with the end of a send.
+    pub(super) before: Option<Before>,
     pub(super) partial_due: Option<Timestamp>,
     pub(super) verdict: Option<(CloseReason, Timestamp)>,
     pub(super) end_seen: bool,
@@ -172,6 +174,8 @@ pub(super) struct Peer {
     pub(super) parted: Option<Parted>,
     pub(super) close_begun: Option<CloseBegun>,
     pub(super) farewell: bool,
+    /// The deadline for which it was told good-bye; whether that was right was looked at then.
+    pub(super) dismissed_for: Option<CloseReason>,
     /// It was told that the server stops.
     pub(super) told: bool,
     /// An administrator wants it gone.
@@ -188,6 +192,15 @@ pub(super) struct Asked {
     pub(super) shift_max: Duration,
 }
 
+/// The engine learns of the end of a send first, and then, at the same time, of what has come: in
+/// between, it says what is next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    pub(super) at: Timestamp,
+    /// When it is to be asked for a sign of life, if it was not and nothing is on its way to it.
+    pub(super) ask_due: Option<Timestamp>,
+}
+
 /// It was told good-bye.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parted {
@@ -202,6 +215,8 @@ pub(super) struct CloseBegun {
     pub(super) at: Timestamp,
     /// With a send in flight.
     pub(super) is_busy: bool,
+    /// For how long the server was held up since its last send had begun.
+    pub(super) held_up: Duration,
 }
 
 impl Peer {
@@ -257,6 +272,7 @@ impl Peer {
             interval: rules.heartbeat_interval,
             idle_timeout: rules.idle_timeout,
             asked: None,
+            before: None,
             partial_due: None,
             verdict: None,
             end_seen: false,
@@ -264,6 +280,7 @@ impl Peer {
             parted: None,
             close_begun: None,
             farewell: false,
+            dismissed_for: None,
             told: false,
             kicked: false,
             end_arrived: Timestamp::ZERO,
@@ -317,6 +334,16 @@ impl Peer {
             Outcome::Fragment { header_bytes } => self.delivered >= unit.begin + header_bytes,
             _ => false,
         })
+    }
+
+    /// Something has come from it.
+    pub(super) fn note_before(&mut self, now: Timestamp) {
+        let is_first = self.before.is_none_or(|before| before.at != now);
+        if self.send_ended == now && is_first {
+            let asks = self.is_live() && self.asked.is_none() && self.has_no_output();
+            let ask_due = asks.then(|| self.last_activity + self.interval);
+            self.before = Some(Before { at: now, ask_due });
+        }
     }
 
     pub(super) fn note_activity(&mut self, now: Timestamp) {

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use super::peer::{Delivery, OwedPush, Question};
 use super::world::World;
-use crate::limits::BROADCASTS_TRACKED_MAX;
+use crate::engine::uring::Connection;
+use crate::limits::{BROADCASTS_TRACKED_MAX, PUSH_TRACKED_FOR, PUSHES_PER_TURN_MAX};
 use crate::protocol::Protocol;
-use crate::shard::{Counters, PushAccount, PushDrop, PushRefused};
+use crate::shard::{Counters, PushAccount, PushDrop, PushRefused, Shard};
+use crate::sweep::AnySweeper;
 use crate::time::Timestamp;
 
-/// Turns of the loop after the end of its time in which a broadcast must have come to all.
-const OVER_TURNS: u32 = 2;
+/// Turns of the loop after the end of its time in which a broadcast must have come to all, beside
+/// those that it takes to hand out all that is on its way: there are so many pushes in a turn.
+const OVER_TURNS: usize = 2;
 
 /// A push, and whom it has to reach.
 #[derive(Debug)]
@@ -30,7 +33,8 @@ pub(super) struct Push {
     /// Whom a broadcast may reach, and whether it must.
     due: BTreeMap<usize, bool>,
     got: BTreeSet<usize>,
-    over_turns: u32,
+    over_turns: usize,
+    over_turns_max: usize,
 }
 
 impl Push {
@@ -49,7 +53,17 @@ impl Push {
         }
         websocket.extend(message);
         let (due, got) = (BTreeMap::new(), BTreeSet::new());
-        Push { tcp, websocket, peer, spread, taken_at: None, due, got, over_turns: 0 }
+        Push {
+            tcp,
+            websocket,
+            peer,
+            spread,
+            taken_at: None,
+            due,
+            got,
+            over_turns: 0,
+            over_turns_max: OVER_TURNS,
+        }
     }
 
     /// The longer of its two forms.
@@ -74,6 +88,8 @@ pub(super) struct Pushes {
     pub(super) broadcast_bytes: usize,
     /// Broadcasts whose account the shard keeps, the oldest first.
     kept: VecDeque<u64>,
+    /// When the pushes were taken whose account the shard keeps.
+    accounts: BTreeMap<u64, Timestamp>,
     singles: u64,
     /// Sessions that a broadcast has come to, as far as it shows, and at most.
     shown: u64,
@@ -141,8 +157,8 @@ impl World {
         self.pushes.shown += u64::from(!is_single);
         client.expect_first(bytes);
         client.questions.push_back((client.taken + bytes.len() as u64, Question::Push(id)));
-        // A broadcast that takes its time may be forgotten before it has come to all.
-        if is_single || !is_answered || self.pushes.kept.contains(&id) {
+        // What takes its time may be forgotten before it is sent.
+        if !is_answered || self.pushes.accounts.contains_key(&id) {
             client.deliveries.push_back(Delivery { id, written: false, acknowledged: false });
         }
         if let Some(wrong) = wrong {
@@ -198,8 +214,24 @@ impl World {
         }
     }
 
+    /// The shard keeps accounts for a time only; which of those that are so old it has forgotten,
+    /// it has in the last sweep, after all receipts of that turn.
+    pub(super) fn forget_old_accounts(&mut self, shard: &Shard<AnySweeper, Connection>) {
+        let now = self.now();
+        let accounts = self.pushes.accounts.iter();
+        let old = accounts.take_while(|(_, taken_at)| **taken_at + PUSH_TRACKED_FOR <= now);
+        let forgotten: Vec<u64> =
+            old.map(|(&id, _)| id).filter(|&id| shard.push_account(id).is_none()).collect();
+        for id in forgotten {
+            self.forget_account(id);
+            self.exercise("account of a push too old");
+        }
+    }
+
     /// The shard keeps the account of the last broadcasts only: no receipt counts for others.
     fn forget_account(&mut self, id: u64) {
+        self.pushes.accounts.remove(&id);
+        self.pushes.kept.retain(|kept| *kept != id);
         for at in 0..self.live.len() {
             let peer = self.live[at];
             self.peers[peer].deliveries.retain(|delivery| delivery.id != id);
@@ -224,6 +256,7 @@ impl World {
         let is_wrong = match answer {
             Ok(account) => {
                 self.pushes.singles += 1;
+                self.pushes.accounts.insert(id, now);
                 let is_full = account.dropped[PushDrop::SendQueueFull as usize] > 0;
                 self.pushes.queue_full += u64::from(is_full);
                 if is_full {
@@ -296,13 +329,17 @@ impl World {
             self.forget_account(oldest);
         }
         let now = self.now();
+        self.pushes.accounts.insert(id, now);
         let with_session = self.live.iter().copied().filter(|&id| {
             let client = &self.peers[id];
             client.place.is_some() && client.key.is_some() && client.given_up_at.is_none()
         });
         let due: BTreeMap<_, _> = with_session.map(|id| (id, self.peers[id].is_live())).collect();
         self.pushes.shown_max += due.len() as u64;
+        let broadcasts = self.pushes.active.values().filter(|push| push.peer.is_none());
+        let on_their_way = due.len() + broadcasts.map(|push| push.due.len()).sum::<usize>();
         let Some(push) = self.pushes.active.get_mut(&id) else { return };
+        push.over_turns_max += on_their_way / PUSHES_PER_TURN_MAX as usize;
         push.due = due;
         push.taken_at = Some(now);
     }
@@ -323,7 +360,7 @@ impl World {
                 continue;
             }
             push.over_turns += 1;
-            if push.over_turns <= OVER_TURNS {
+            if push.over_turns <= push.over_turns_max {
                 continue;
             }
             let got = &push.got;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::farewell::Draining;
 use super::fate::Order;
+use super::held_up::HeldUp;
 use super::kernel::{Cqe, RingState, Source, Sqe, Whereabouts};
 use super::oracle::Tally;
 use super::peer::Peer;
@@ -94,7 +95,8 @@ pub(super) struct World {
     pub(super) judged_tick: Option<Tick>,
     /// Somebody is to be looked at again in the next turn.
     pub(super) has_suspects: bool,
-    pause_again: bool,
+    pub(super) pause_again: bool,
+    pub(super) held_up: HeldUp,
     /// Memory for received bytes.
     spare: Vec<Vec<u8>>,
 }
@@ -136,6 +138,7 @@ impl World {
             judged_tick: None,
             has_suspects: false,
             pause_again: false,
+            held_up: HeldUp::default(),
             spare: Vec::new(),
         }
     }
@@ -203,7 +206,9 @@ impl World {
 
     fn pass_micros(&mut self, max: u64) {
         let micros = self.random.within(0, max);
-        self.pass_until(self.now() + Duration::from_micros(micros));
+        let begun = self.now();
+        self.pass_until(begun + Duration::from_micros(micros));
+        self.note_work(begun);
     }
 
     fn happen(&mut self, event: Event) {
@@ -400,7 +405,9 @@ impl World {
 
     fn pause(&mut self) {
         let pause = self.random.within(1, self.rates.pause_ms_max);
-        self.pass_until(self.now() + Duration::from_millis(pause));
+        let begun = self.now();
+        self.pass_until(begun + Duration::from_millis(pause));
+        self.note_pause(begun);
     }
 
     fn flush_overflow(&mut self, ring: usize) {

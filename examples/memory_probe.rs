@@ -1,9 +1,10 @@
-//! How fast this machine is, second by second, beside a measurement: a virtual machine has neighbours,
-//! and where its memory answers slowly for some seconds a server that fills the machine stands still.
+//! How fast this machine is, second by second, beside a measurement: a virtual machine has
+//! neighbours, and where its memory answers slowly for some seconds, a server that fills the
+//! machine stands still.
 //!
-//! Prints two numbers a second, by this thread's own CPU time, so that it does not matter how busy the
-//! machine is: nanoseconds for one dependent read from 256 MiB, and for a thousand steps of a random
-//! generator, which need no memory. Takes 1 % of a core, and 256 MiB.
+//! Prints two numbers a second, by this thread's own CPU time, so that it does not matter how busy
+//! the machine is: nanoseconds for one dependent read from 256 MiB, and for a thousand steps of a
+//! random generator, which need no memory. Takes 1 % of a core, and 256 MiB.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::thread::sleep;
@@ -43,8 +44,8 @@ fn main() {
     }
 }
 
-/// In the first word of each line the number of the next: all of them in one circle, in an order that
-/// no prefetcher guesses (a linear congruential generator of full period; Knuth 3.2.1.2).
+/// In the first word of each line the number of the next: all of them in one circle, in an order
+/// that no prefetcher guesses (a linear congruential generator of full period; Knuth 3.2.1.2).
 fn chain() -> Vec<u32> {
     let mut lines = vec![0; LINES as usize * WORDS_PER_LINE];
     for line in 0..LINES {

@@ -89,8 +89,9 @@ pub const SHARDS_MAX: usize = 256;
 /// Small buffers that a shard keeps for reuse; more than that go back to the allocator.
 pub const SMALL_BUFFER_POOL_MAX: usize = 1_024;
 
-/// Sessions that one call of a sweeper may report: what one turn of the loop closes at most.
-pub const EXPIRED_PER_TURN_MAX: usize = 4_096;
+/// Sessions that one call of a sweeper may report: what one turn of the loop closes at most, some
+/// milliseconds of the kernel's time in which no heartbeat is answered.
+pub const EXPIRED_PER_TURN_MAX: usize = 256;
 
 /// Completions that are taken over from one ring before they are handled.
 pub const COMPLETIONS_PER_BATCH: usize = 256;

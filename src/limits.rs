@@ -96,6 +96,10 @@ pub const EXPIRED_PER_TURN_MAX: usize = 256;
 /// Completions that are taken over from one ring before they are handled.
 pub const COMPLETIONS_PER_BATCH: usize = 256;
 
+/// Enters in a row that bring nothing, before a sweep, though the kernel says that something is
+/// deferred: after those it is not believed. One runs 20 deferred tasks and more.
+pub const QUIET_ENTERS_MAX: u32 = 8;
+
 /// Times that one ring is entered in a turn of the loop before the others get theirs.
 pub const ENTERS_PER_TURN_MAX: usize = 256;
 

@@ -122,6 +122,10 @@ pub struct Session<C> {
     pub parting: CloseReason,
     /// The shard has it on the list of those whose sends may stall.
     pub(crate) listed_as_sender: bool,
+    /// More of it has arrived than was read in this turn.
+    pub(crate) is_unread: bool,
+    /// So much later its first message is due, since what had arrived of it was not read.
+    pub(crate) hello_put_off_ms: u16,
     /// It can be told other terms: it has said HELLO, or asked for that in the upgrade.
     pub(crate) takes_adjust: bool,
     /// It keeps an interval of its own, from which its timeout follows.
@@ -152,6 +156,8 @@ impl<C> Session<C> {
             protocol,
             parting: CloseReason::PeerClosed,
             listed_as_sender: false,
+            is_unread: false,
+            hello_put_off_ms: 0,
             takes_adjust: false,
             has_own_interval: false,
         }

@@ -56,7 +56,10 @@ impl Policy {
                 let timeout = self.hello_timeout.min(self.idle_timeout);
                 match is(Mutant::HelloTimeoutMissed) {
                     true => (NEVER, CloseReason::HelloTimeout),
-                    false => (session.opened_at + timeout, CloseReason::HelloTimeout),
+                    false => {
+                        let more = Duration::from_millis(session.hello_put_off_ms.into());
+                        (session.opened_at + timeout + more, CloseReason::HelloTimeout)
+                    }
                 }
             }
             Phase::Live | Phase::Closing => {

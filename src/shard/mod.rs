@@ -37,6 +37,7 @@ mod push_book;
 mod stall;
 mod tcp;
 mod terms;
+mod unread;
 mod view;
 mod websocket;
 

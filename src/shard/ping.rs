@@ -28,7 +28,7 @@ pub(super) const fn ping(protocol: Protocol) -> &'static [u8] {
 impl<S: Sweeper, C> Shard<S, C> {
     /// The sweeper has reported a session: it is asked for a sign of life, or given up.
     pub(super) fn overdue(&mut self, key: SessionKey, now: Timestamp) {
-        if self.put_off_stall(key, now) {
+        if self.put_off_stall(key, now) || self.put_off_unread(key, now) {
             return;
         }
         let Some(session) = self.sessions.get(key) else { return };

@@ -90,6 +90,26 @@ fn the_first_frame_must_come_in_time_and_dribbling_does_not_help() {
 }
 
 #[test]
+fn what_may_have_arrived_is_not_missed_before_it_has_been_read() {
+    let mut world = World::new(policy());
+    let (greeting, speaking) = (world.connect(), world.connect());
+    world.receive(speaking, PING);
+    world.receive(speaking, &[0, 9, 7, 1]);
+    for client in [greeting, speaking] {
+        world.note_unread(client, true);
+    }
+    world.advance(ms(900));
+    assert_eq!((world.closed_for(greeting), world.closed_for(speaking)), (None, None));
+    for client in [greeting, speaking] {
+        world.note_unread(client, false);
+    }
+    world.advance(ms(200));
+    assert_eq!(world.closed_for(greeting), Some(CloseReason::HelloTimeout));
+    assert_eq!(world.closed_for(speaking), Some(CloseReason::FrameTimeout));
+    world.check_laws();
+}
+
+#[test]
 fn a_client_that_is_silent_from_the_start_gets_no_longer_than_the_idle_timeout() {
     let mut world = World::new(Policy { hello_timeout: ms(60_000), ..policy() });
     let mute = world.connect();

@@ -115,6 +115,11 @@ impl World {
         self.complete_one();
     }
 
+    /// More of it has arrived than was read, or all has been read.
+    pub fn note_unread(&mut self, key: SessionKey, is_unread: bool) {
+        self.shard.note_unread(key, is_unread);
+    }
+
     pub fn peer_closes(&mut self, key: SessionKey) {
         self.shard.receive_ended(key, ReceiveEnd::Closed, self.now);
         self.apply();

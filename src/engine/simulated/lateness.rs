@@ -2,7 +2,7 @@
 
 use super::peer::{Peer, Reading};
 use super::world::World;
-use crate::limits::GOODBYE_TIMEOUT;
+use crate::limits::{GOODBYE_TIMEOUT, READS_PER_TURN_MAX};
 use crate::session::CloseReason;
 use crate::time::Timestamp;
 
@@ -24,6 +24,12 @@ impl World {
         REARM_TURNS_MAX + if self.rates.leave_work > 0 { halvings } else { 0 }
     }
 
+    /// Whether so much was read in this turn that whoever has more is put off to the next: few and
+    /// small buffers as here bring that about.
+    pub(super) fn is_putting_off(&self) -> bool {
+        self.rings.iter().any(|ring| ring.enters > READS_PER_TURN_MAX)
+    }
+
     /// After a turn in which everything was heard: nobody who is due is still there.
     pub(super) fn judge_lateness(&mut self) {
         // A server that stops has a deadline of its own for everybody.
@@ -40,6 +46,7 @@ impl World {
         self.has_suspects = false;
         let begun = |due: Timestamp| tick.start(tick.deadline(due));
         let unheard_turns_max = self.unheard_turns_max();
+        let is_putting_off = self.is_putting_off();
         let now = self.now();
         for at in 0..self.live.len() {
             let id = self.live[at];
@@ -78,6 +85,12 @@ impl World {
             let unheard = client.is_heard()
                 && (client.arrived > 0 || ended)
                 && client.last_arrival.max(client.end_arrived) <= self.turn_now;
+            if client.arrived > 0 || is_putting_off {
+                // What is missed of it may be among that: it is looked at in the tick after.
+                client.excused_until = self.turn_now + tick.as_duration() * 2;
+                client.late_turns = 0;
+            }
+            let late = late && self.turn_now >= client.excused_until;
             self.has_suspects |= late || ended;
             client.late_turns = if late { client.late_turns + 1 } else { 0 };
             client.unheard_turns = if unheard { client.unheard_turns + 1 } else { 0 };

@@ -10,7 +10,7 @@ use super::client::Behaviour;
 use super::kernel::Cqe;
 use super::peer::{Outcome, Parted, Peer, Reading};
 use super::world::{Event, World};
-use crate::limits::{PENDING_PONGS_MAX, READS_PER_TURN_MAX};
+use crate::limits::PENDING_PONGS_MAX;
 use crate::protocol::Protocol;
 use crate::ring::Op;
 use crate::session::CloseReason;
@@ -328,12 +328,6 @@ impl World {
         }
     }
 
-    /// Whether so much was read in this turn that whoever has more is put off to the next, be it
-    /// the rest of a frame whose time is over: few and small buffers as here bring that about.
-    fn is_putting_off(&self) -> bool {
-        self.rings.iter().any(|ring| ring.enters > READS_PER_TURN_MAX)
-    }
-
     /// Why this deadline is no reason to give a session up at `at`.
     pub(super) fn wrong_expiry(
         &self,
@@ -362,7 +356,10 @@ impl World {
         if at < due.earliest {
             return told("before its time");
         }
-        if of_all.any(|other| other.latest.is_some_and(|latest| latest < due.earliest)) {
+        // Which of two deadlines comes first may turn, where one was put off.
+        let is_put_off = at < client.excused_until || self.is_putting_off();
+        let is_before = |latest| latest < due.earliest && !is_put_off;
+        if of_all.any(|other| other.latest.is_some_and(is_before)) {
             return told("though another deadline came first");
         }
         let arrival = match client.last_arrival <= at {
@@ -378,8 +375,7 @@ impl World {
         if reason == CloseReason::Expired && unasked {
             return told("without having been asked");
         }
-        let held_up = client.behaviour == Behaviour::Answerer && was_busy
-            || reason == CloseReason::FrameTimeout && self.is_putting_off();
+        let held_up = client.behaviour == Behaviour::Answerer && was_busy;
         let healthy = client.behaviour.keeps_beating() && !client.dead && !client.cut_off;
         if healthy && !held_up && !self.rules.is_harsh {
             return told("though it is healthy");

@@ -182,6 +182,8 @@ pub(super) struct Peer {
     pub(super) kicked: bool,
     pub(super) end_arrived: Timestamp,
     pub(super) late_turns: u32,
+    /// Not late before, as something of it was not read yet.
+    pub(super) excused_until: Timestamp,
     pub(super) unheard_turns: u32,
 }
 
@@ -285,6 +287,7 @@ impl Peer {
             kicked: false,
             end_arrived: Timestamp::ZERO,
             late_turns: 0,
+            excused_until: Timestamp::ZERO,
             unheard_turns: 0,
         }
     }

@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use socket2::SockRef;
 
 use crate::engine::{EngineCounters, Tuning};
-use crate::limits::{ACCEPT_PAUSE, ACCEPTS_PER_TURN, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES};
+use crate::limits::{
+    ACCEPT_PAUSE, ACCEPTS_PER_TURN, QUIET_ENTERS_MAX, SLOT_HEADROOM_DIVISOR, SUBMISSION_ENTRIES,
+};
 use crate::mutants::{Mutant, is};
 use crate::protocol::Protocol;
 use crate::ring::{BufferAccount, Op, Ring, RingConfig, RingError, RingFace, RingRole, Tag};
@@ -47,10 +49,8 @@ pub(super) struct Member<R = Ring> {
     buffers: BufferAccount,
     /// Receives of what is there now are queued: they are not to wait for the next sleep.
     pub(super) hasty: bool,
-    /// The last enter brought nothing: if the kernel still says that something is deferred, it has
-    /// only forgotten to take that back (it raises the flag while it runs what is deferred, and
-    /// runs that too). What comes after this rings the bell.
-    pub(super) quiet: bool,
+    /// So many enters in a row have brought nothing.
+    pub(super) quiet: u32,
 }
 
 struct Accepting {
@@ -107,7 +107,7 @@ impl<R: RingFace> Member<R> {
             in_flight: 0,
             buffers: BufferAccount::default(),
             hasty: false,
-            quiet: false,
+            quiet: 0,
         }
     }
 
@@ -117,6 +117,16 @@ impl<R: RingFace> Member<R> {
         self.ring.peer_name(slot, ipv6, Tag::new(Op::PeerName, listener, slot));
         self.begun();
         self.hasty = true;
+    }
+
+    /// Whether the kernel has put something off until an enter. If the last one brought nothing, it
+    /// has mostly only forgotten to take that back (it raises the flag while it runs what is
+    /// deferred, and runs that too), and what comes after this rings the bell. But one enter runs
+    /// no more than so much, and that may all have come to nothing: before a sweep it is asked
+    /// again.
+    pub(super) fn has_deferred(&mut self, sweep_due: bool) -> bool {
+        let enough = if sweep_due { QUIET_ENTERS_MAX } else { 1 };
+        self.quiet < enough && self.ring.has_deferred()
     }
 
     /// An operation was queued.

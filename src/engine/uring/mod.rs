@@ -195,7 +195,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             // Nothing had arrived if this ring has nothing for us, looked at after `now` was read.
             let mut heard_until = Some(now);
             let mut visits = 0;
-            self.members[index].quiet = false;
+            self.members[index].quiet = 0;
             self.read_put_off(index);
             while self.needs_visit(index, sweep_due) {
                 if visits == ENTERS_PER_TURN_MAX {
@@ -219,7 +219,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
     fn needs_visit(&mut self, index: usize, sweep_due: bool) -> bool {
         let member = &mut self.members[index];
         member.ring.has_completions()
-            || member.ring.has_deferred() && !member.quiet
+            || member.has_deferred(sweep_due)
             || Self::needs_submit(index, member, sweep_due)
     }
 
@@ -232,12 +232,15 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
     fn visit(&mut self, index: usize, sweep_due: bool) -> Result<(), RingError> {
         self.rearm_starved(index);
         let member = &mut self.members[index];
-        let deferred = member.ring.has_deferred() && !member.quiet;
-        let entered = deferred || Self::needs_submit(index, member, sweep_due);
+        let entered =
+            member.has_deferred(sweep_due) || Self::needs_submit(index, member, sweep_due);
         if entered {
             member.hasty = false;
             member.ring.enter(Wait::No)?;
-            member.quiet = !member.ring.has_completions();
+            member.quiet = match member.ring.has_completions() {
+                true => 0,
+                false => member.quiet + 1,
+            };
         }
         let mut batch = std::mem::take(&mut self.batch);
         loop {

@@ -63,7 +63,10 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
     /// shown life, so time may pass for it meanwhile.
     fn read_more(&mut self, ring: usize, key: SessionKey) {
         match self.members[ring].tired {
-            true => self.members[ring].put_off.push(key),
+            true => {
+                self.shard.note_unread(key, true);
+                self.members[ring].put_off.push(key);
+            }
             false => self.read(key),
         }
     }
@@ -73,6 +76,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
         self.members[ring].tired = false;
         let mut put_off = std::mem::take(&mut self.members[ring].put_off);
         for key in put_off.drain(..) {
+            self.shard.note_unread(key, false);
             self.read(key);
         }
         self.members[ring].put_off = put_off;

@@ -93,8 +93,7 @@ pub fn requested(report: &Report) -> String {
 /// The latencies, percentile by percentile.
 pub fn latencies(report: &Report) -> String {
     let of = |name: &str, summary: &LatencySummary| {
-        let ms =
-            |us: Option<u64>| us.map_or("-".to_owned(), |us| format!("{:.2}", us as f64 / 1e3));
+        let ms = |us: Option<u64>| us.map_or("-".to_owned(), three_digits);
         let times = [summary.p50, summary.p90, summary.p99, summary.p999, summary.max].map(ms);
         let mut cells = vec![name.to_owned(), grouped(summary.count)];
         cells.extend(times);
@@ -113,6 +112,15 @@ pub fn latencies(report: &Report) -> String {
     }
     let head = ["ms", "count", "p50", "p90", "p99", "p99.9", "max"];
     format!("<figure>{}</figure>\n", table("", &head, &rows))
+}
+
+/// Microseconds as milliseconds, so short that a row fits beside a plot.
+fn three_digits(us: u64) -> String {
+    match us as f64 / 1e3 {
+        ms if ms < 10.0 => format!("{ms:.2}"),
+        ms if ms < 100.0 => format!("{ms:.1}"),
+        ms => format!("{ms:.0}"),
+    }
 }
 
 /// What `--at` made happen.

@@ -40,7 +40,8 @@ impl<S: Sweeper, C> Shard<S, C> {
         }
         // Where nobody is expired, a deadline may be long past when the session comes to be parted
         // from, and only then is in force.
-        let passed_over = |swept| self.policy.tick.deadline(due) <= swept;
+        let is_known = session.hello_put_off_ms < u16::MAX;
+        let passed_over = |swept| is_known && self.policy.tick.deadline(due) <= swept;
         if self.policy.expiry && self.swept.is_some_and(passed_over) {
             self.counters.expired_late += 1;
         }

@@ -27,11 +27,17 @@ impl<S: Sweeper, C> Shard<S, C> {
         // Both may be over.
         while self.policy.is_due(session, now) {
             let (due, reason) = self.policy.due(session);
+            let before = u32::from(session.hello_put_off_ms);
             match (reason, &mut session.partial) {
                 _ if due > now => return false,
-                (CloseReason::HelloTimeout, _) if session.hello_put_off_ms < u16::MAX => {
-                    let more = u32::from(session.hello_put_off_ms) + millis(until.since(due));
+                (CloseReason::HelloTimeout, _) => {
+                    let more = millis(until.since(due)).saturating_add(before);
                     session.hello_put_off_ms = u16::try_from(more).unwrap_or(u16::MAX);
+                    if session.hello_put_off_ms == u16::MAX {
+                        // After a pause so long that it cannot be told by how much.
+                        self.sweeper.insert(key.index, self.policy.tick.deadline(until));
+                        return true;
+                    }
                 }
                 (CloseReason::FrameTimeout, Some(partial)) => partial.due = until,
                 _ => return false,

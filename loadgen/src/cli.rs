@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use heartwheel::engine::Arming;
 
 use crate::commands::Command;
 use crate::foreign::Foreign;
@@ -199,6 +200,11 @@ pub struct Cli {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
+    /// How clients wait for what the server sends: by a receive that stays armed, or by a poll, for
+    /// 532 bytes less of kernel memory each and a tenth more CPU
+    #[arg(long, value_name = "receive|poll", default_value = "receive", value_parser = parse_arming)]
+    pub arming: Arming,
+
     /// A bound for any number of the report, by its path: 'rtt.p99<5ms'; repeatable
     #[arg(long, value_name = "EXPRESSION", value_parser = slo::parse)]
     pub slo: Vec<Slo>,
@@ -361,6 +367,14 @@ fn parse_protocol(text: &str) -> Result<Protocol> {
     own.into_iter()
         .find(|protocol| protocol.scheme() == text)
         .context("heartwheel speaks tcp and ws: name a server of another protocol with --target")
+}
+
+fn parse_arming(text: &str) -> Result<Arming> {
+    match text {
+        "receive" => Ok(Arming::Receive),
+        "poll" => Ok(Arming::Poll),
+        _ => bail!("receive or poll"),
+    }
 }
 
 #[cfg(test)]

@@ -271,6 +271,7 @@ fn task(cli: &Cli, server: Option<&Server>, descriptors: u64) -> Result<Task> {
         tick: cli.tick,
         open_timeout: cli.open_timeout,
         slots_per_ring: slots as u32,
+        arming: cli.arming,
         workers: cli.workers(),
         clock,
         start: match cli.start_at {

@@ -194,24 +194,23 @@ fn churn_closes_and_opens_again() {
 
 #[test]
 fn those_who_do_not_read_may_be_closed_and_nobody_else() {
-    let closes = Some((7, std::time::Duration::from_millis(1_500)));
-    let address = serve(Manners { closes, ..Manners::GOOD });
-    let _turn = turn();
-    let judge = |slow| {
-        let flags = format!("--target tcp://{address} -c 20 -d 2s --slow {slow}");
-        finish(start(&flags))
-    };
-    let outcome = judge("100%");
-    let numbers = [
-        ("slow.clients", 20.0),
-        ("slow.closed_by_server", 1.0),
-        ("slow.open_at_end", 19.0),
-        ("expiry.false", 0.0),
-        ("heartbeats.acked", 0.0),
-        ("heartbeats.missing", 0.0),
-    ];
-    expect(&outcome, 0, &numbers);
-    assert!(outcome.number("slow.heartbeats") > 60.0, "they go on to send them");
+    for arming in ["receive", "poll"] {
+        let closes = Some((7, std::time::Duration::from_millis(1_500)));
+        let address = serve(Manners { closes, ..Manners::GOOD });
+        let _turn = turn();
+        let flags = format!("--target tcp://{address} -c 20 -d 2s --slow 100% --arming {arming}");
+        let outcome = finish(start(&flags));
+        let numbers = [
+            ("slow.clients", 20.0),
+            ("slow.closed_by_server", 1.0),
+            ("slow.open_at_end", 19.0),
+            ("expiry.false", 0.0),
+            ("heartbeats.acked", 0.0),
+            ("heartbeats.missing", 0.0),
+        ];
+        expect(&outcome, 0, &numbers);
+        assert!(outcome.number("slow.heartbeats") > 60.0, "they go on to send them");
+    }
 }
 
 #[test]

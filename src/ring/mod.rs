@@ -182,12 +182,6 @@ impl Ring {
         self.push(opcode::PollAdd::new(Fixed(slot), events).multi(true).build(), tag);
     }
 
-    /// Queues a wait for the end of the connection on `slot`, whether its bytes have been read or
-    /// not: completes once.
-    pub fn poll_end(&mut self, slot: u32, tag: Tag) {
-        self.push(opcode::PollAdd::new(Fixed(slot), libc::POLLRDHUP as u32).build(), tag);
-    }
-
     /// Queues a receive of what is there when it is submitted: it never waits, and completes with
     /// -EAGAIN if nothing is there.
     pub fn receive_once(&mut self, slot: u32, tag: Tag) {

@@ -3,6 +3,7 @@
 use heartwheel::outgoing::Outgoing;
 use heartwheel::time::Timestamp;
 
+use super::client::InFlight;
 use super::{State, Worker};
 use crate::limits;
 
@@ -105,7 +106,7 @@ impl Worker {
     pub(super) fn send(&mut self, index: u32, outgoing: Outgoing, now: Timestamp) {
         let client = &mut self.clients[index as usize];
         client.note_sent(now);
-        if client.sending {
+        if client.in_flight.has(InFlight::SEND) {
             let outbox = self.outboxes.entry(index).or_default();
             if outbox.len() < limits::OUTBOX_MESSAGES_MAX {
                 outbox.push_back(outgoing);
@@ -114,14 +115,14 @@ impl Worker {
             }
             return;
         }
-        client.sending = true;
+        client.in_flight.begin(InFlight::SEND);
         self.group.send(index, client.generation, outgoing);
     }
 
     /// A send has completed. What came back is not static, and was perhaps not sent to its end.
     pub(super) fn sent(&mut self, index: u32, result: i32, outgoing: Option<Outgoing>) {
         let client = &mut self.clients[index as usize];
-        client.sending = false;
+        client.in_flight.end(InFlight::SEND);
         if result < 0 {
             // Whatever the matter is: the receive on this connection will tell.
             self.stats.send_errors += 1;
@@ -141,7 +142,7 @@ impl Worker {
         });
         let Some(next) = next else { return self.close_when_idle(index) };
         let client = &mut self.clients[index as usize];
-        client.sending = true;
+        client.in_flight.begin(InFlight::SEND);
         self.group.send(index, client.generation, next);
     }
 

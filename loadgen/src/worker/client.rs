@@ -45,24 +45,54 @@ pub struct Client {
     pub unanswered: u8,
     /// Addresses that it has tried to connect from.
     pub attempts: u8,
-    /// A connect is in flight.
-    pub connecting: bool,
-    /// A receive is armed, or the wait for the end of a connection that is not read.
-    pub receiving: bool,
-    /// A send is in flight.
-    pub sending: bool,
-    /// The close of its slot is in flight.
-    pub closing: bool,
+    /// What names its slot.
+    pub in_flight: InFlight,
+    /// There may be more to receive once the receive in flight has completed.
+    pub read_again: bool,
+    /// The poll has told of the end of the connection, which is behind the bytes that are there.
+    pub hanging_up: bool,
     /// What is to happen once its slot is empty.
     pub again: Again,
     /// The server has said good-bye.
     pub dismissed: bool,
-    /// It does not read: what is armed waits for the end of the connection only.
+    /// It does not read: it waits for the end of the connection only.
     pub deaf: bool,
     /// Attempts to come back that failed since it was open.
     pub failures: u8,
     /// What its present or last connection is, or how it was lost: see [`cause`].
     pub cause: u8,
+}
+
+/// Operations that are in flight on a slot: at most one of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InFlight(u8);
+
+impl InFlight {
+    pub const CONNECT: InFlight = InFlight(1);
+    /// A receive that stays armed as long as the connection is there, or its wait for a buffer.
+    pub const LISTEN: InFlight = InFlight(2);
+    /// A poll that stays armed as long.
+    pub const POLL: InFlight = InFlight(4);
+    /// A receive of what is there, or its wait for a buffer.
+    pub const RECEIVE: InFlight = InFlight(8);
+    pub const SEND: InFlight = InFlight(16);
+    pub const CLOSE: InFlight = InFlight(32);
+
+    pub fn has(self, operation: InFlight) -> bool {
+        self.0 & operation.0 != 0
+    }
+
+    pub fn begin(&mut self, operation: InFlight) {
+        self.0 |= operation.0;
+    }
+
+    pub fn end(&mut self, operation: InFlight) {
+        self.0 &= !operation.0;
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// What is to happen once a slot is empty.
@@ -105,10 +135,9 @@ impl Client {
             state: State::Waiting,
             unanswered: 0,
             attempts: 0,
-            connecting: false,
-            receiving: false,
-            sending: false,
-            closing: false,
+            in_flight: InFlight(0),
+            read_again: false,
+            hanging_up: false,
             again: Again::Never,
             dismissed: false,
             deaf: false,
@@ -137,10 +166,5 @@ impl Client {
     /// The server's rule, if it is known.
     pub fn idle_timeout(&self) -> Option<Duration> {
         (self.idle_timeout_ms > 0).then(|| Duration::from_millis(u64::from(self.idle_timeout_ms)))
-    }
-
-    /// Whether anything in flight still names its slot.
-    pub fn is_busy(&self) -> bool {
-        self.connecting || self.receiving || self.sending || self.closing
     }
 }

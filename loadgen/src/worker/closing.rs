@@ -10,7 +10,7 @@ use heartwheel::ring::Op;
 use heartwheel::time::Timestamp;
 use rustix::io::Errno;
 
-use super::client::{Again, cause};
+use super::client::{Again, InFlight, cause};
 use super::{State, Worker};
 use crate::limits;
 
@@ -19,7 +19,7 @@ impl Worker {
     pub(super) fn begin_close(&mut self, index: u32) {
         self.outboxes.remove(&index);
         let client = &self.clients[index as usize];
-        if client.sending {
+        if client.in_flight.has(InFlight::SEND) {
             self.group.cancel_send(index, client.generation);
         }
         self.cease(index);
@@ -43,15 +43,17 @@ impl Worker {
         let client = &mut self.clients[index as usize];
         client.state = State::Closing;
         let generation = client.generation;
-        if client.receiving && self.group.forget_receive(index) {
-            client.receiving = false;
+        if self.group.forget_receive(index) {
+            client.in_flight.end(InFlight::LISTEN);
+            client.in_flight.end(InFlight::RECEIVE);
         }
-        for (op, in_flight) in [
-            (Op::Receive, client.receiving),
-            (Op::Poll, client.receiving && client.deaf),
-            (Op::Connect, client.connecting),
+        // A receive of what is there completes without being asked to.
+        for (op, kind) in [
+            (Op::Receive, InFlight::LISTEN),
+            (Op::Poll, InFlight::POLL),
+            (Op::Connect, InFlight::CONNECT),
         ] {
-            if in_flight {
+            if client.in_flight.has(kind) {
                 self.group.cancel(index, generation, op);
             }
         }
@@ -62,8 +64,8 @@ impl Worker {
     /// Closes the slot of a client that is to be closed, once nothing is in flight on it.
     pub(super) fn close_when_idle(&mut self, index: u32) {
         let client = &mut self.clients[index as usize];
-        if client.state == State::Closing && !client.is_busy() {
-            client.closing = true;
+        if client.state == State::Closing && client.in_flight.is_empty() {
+            client.in_flight.begin(InFlight::CLOSE);
             let generation = client.generation;
             match self.is_killed(index) {
                 true => self.group.reset(index, generation),
@@ -79,7 +81,8 @@ impl Worker {
             // The reset could not be prepared: without one, then.
             return self.group.close(index, client.generation);
         }
-        client.closing = false;
+        client.in_flight.end(InFlight::CLOSE);
+        (client.read_again, client.hanging_up) = (false, false);
         client.generation = (client.generation + 1) % GENERATIONS;
         client.state = State::Gone;
         self.alive -= 1;

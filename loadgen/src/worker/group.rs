@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use heartwheel::engine::Arming;
 use heartwheel::outgoing::Outgoing;
 use heartwheel::ring::{Buffer, Completion, Op, Ring, RingConfig, RingRole, Tag, Wait};
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,6 +21,7 @@ use crate::limits;
 pub struct Group {
     members: Vec<Member>,
     slots: u32,
+    arming: Arming,
     /// Only if there is more than one ring.
     wake: Option<OwnedFd>,
 }
@@ -28,15 +30,17 @@ struct Member {
     ring: Ring,
     /// Clients whose receive ended because the buffers had run out.
     starved: VecDeque<(u32, u32)>,
+    /// Receives of what is there are queued.
+    hasty: bool,
 }
 
 impl Group {
-    /// Rings for `clients`, each with at most `slots_max` slots. To be called on the thread that
+    /// Rings for `clients`, each with at most `slots_max` slots, who wait as `arming` says. To be called on the thread that
     /// uses them.
     ///
     /// # Errors
     /// If the kernel refuses, with the cure.
-    pub fn new(clients: u32, slots_max: u32) -> Result<Group> {
+    pub fn new(clients: u32, slots_max: u32, arming: Arming) -> Result<Group> {
         let rings = clients.div_ceil(slots_max).max(1);
         let slots = clients.div_ceil(rings).max(1);
         let config = RingConfig {
@@ -49,9 +53,10 @@ impl Group {
         };
         let mut members = Vec::with_capacity(rings as usize);
         for _ in 0..rings {
-            members.push(Member { ring: Ring::new(&config)?, starved: VecDeque::new() });
+            let ring = Ring::new(&config)?;
+            members.push(Member { ring, starved: VecDeque::new(), hasty: false });
         }
-        let mut group = Group { members, slots, wake: None };
+        let mut group = Group { members, slots, arming, wake: None };
         if rings > 1 {
             let wake = eventfd(0, EventfdFlags::CLOEXEC).context("making an eventfd")?;
             for member in &group.members[1..] {
@@ -80,14 +85,15 @@ impl Group {
         self.must_enter(ring) || self.members[ring].ring.has_completions()
     }
 
-    /// Whether any but the main ring has work.
-    pub fn others_have_work(&mut self) -> bool {
-        (1..self.members.len()).any(|ring| self.has_work(ring))
+    /// Whether there is work that is not to wait until the main ring has slept: any of the others,
+    /// and bytes that have come for the main ring's clients.
+    pub fn is_in_a_hurry(&mut self) -> bool {
+        self.members[0].hasty || (1..self.members.len()).any(|ring| self.has_work(ring))
     }
 
     /// Whether there is something that only an `enter` can do.
     fn must_enter(&mut self, ring: usize) -> bool {
-        let Member { ring, starved } = &mut self.members[ring];
+        let Member { ring, starved, .. } = &mut self.members[ring];
         !starved.is_empty() || ring.has_submissions() || ring.has_deferred()
     }
 
@@ -99,11 +105,12 @@ impl Group {
         if matches!(wait, Wait::No) && !self.must_enter(ring) {
             return Ok(());
         }
-        let Member { ring, starved } = &mut self.members[ring];
+        let Member { ring, starved, hasty } = &mut self.members[ring];
+        *hasty = false;
         // The buffers have been given back by now; a few at a time, or they run out again at once.
         let count = starved.len().min(limits::REARMS_PER_VISIT);
         for (client, generation) in starved.drain(..count) {
-            ring.receive_multishot(client % self.slots, Tag::new(Op::Receive, generation, client));
+            receive(ring, self.arming, client % self.slots, client, generation);
         }
         let wait = if starved.is_empty() { wait } else { Wait::No };
         Ok(ring.enter(wait)?)
@@ -137,25 +144,32 @@ impl Group {
         ring.connect(slot, source, target, tag);
     }
 
-    /// Arms a receive.
+    /// Has the kernel receive whatever comes, from now on.
+    pub fn listen(&mut self, client: u32, generation: u32) {
+        let (ring, slot) = self.place(client);
+        receive(ring, Arming::Receive, slot, client, generation);
+    }
+
+    /// Has the kernel tell whenever bytes have come, and of the end.
+    pub fn poll(&mut self, client: u32, generation: u32) {
+        let (ring, slot) = self.place(client);
+        ring.poll_multishot(slot, Tag::new(Op::Poll, generation, client));
+    }
+
+    /// Starts to receive what is there.
     pub fn receive(&mut self, client: u32, generation: u32) {
-        let (ring, slot) = self.place(client);
-        ring.receive_multishot(slot, Tag::new(Op::Receive, generation, client));
+        let member = &mut self.members[(client / self.slots) as usize];
+        member.hasty = true;
+        receive(&mut member.ring, Arming::Poll, client % self.slots, client, generation);
     }
 
-    /// Waits for the end of a connection without reading it.
-    pub fn await_end(&mut self, client: u32, generation: u32) {
-        let (ring, slot) = self.place(client);
-        ring.poll_end(slot, Tag::new(Op::Poll, generation, client));
-    }
-
-    /// Arms a receive that found no buffer, as soon as there are some again.
+    /// Repeats a receive that found no buffer, as soon as there are some again.
     pub fn receive_later(&mut self, client: u32, generation: u32) {
         let ring = (client / self.slots) as usize;
         self.members[ring].starved.push_back((client, generation));
     }
 
-    /// Takes back a receive that waits to be armed; whether there was one.
+    /// Takes back a receive that waits for a buffer; whether there was one.
     pub fn forget_receive(&mut self, client: u32) -> bool {
         let starved = &mut self.members[(client / self.slots) as usize].starved;
         let place = starved.iter().position(|&(waiting, _)| waiting == client);
@@ -198,5 +212,13 @@ impl Group {
     fn place(&mut self, client: u32) -> (&mut Ring, u32) {
         let ring = (client / self.slots) as usize;
         (&mut self.members[ring].ring, client % self.slots)
+    }
+}
+
+/// Queues the receive that belongs to `arming`: one for good, or one of what is there.
+fn receive(ring: &mut Ring, arming: Arming, slot: u32, client: u32, generation: u32) {
+    match arming {
+        Arming::Receive => ring.receive_multishot(slot, Tag::new(Op::Receive, generation, client)),
+        Arming::Poll => ring.receive_once(slot, Tag::new(Op::ReceiveOnce, generation, client)),
     }
 }

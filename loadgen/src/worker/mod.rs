@@ -14,6 +14,7 @@ mod client;
 mod closing;
 mod group;
 mod opening;
+mod reading;
 mod receiving;
 
 use std::collections::{HashMap, VecDeque};
@@ -24,6 +25,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use anyhow::Result;
+use heartwheel::engine::Arming;
 use heartwheel::outgoing::Outgoing;
 use heartwheel::ring::{Completion, Op, Wait};
 use heartwheel::time::{Clock, Timestamp};
@@ -104,6 +106,8 @@ pub struct Task {
     pub open_timeout: Duration,
     /// The slots of a ring at most.
     pub slots_per_ring: u32,
+    /// How clients wait for what comes.
+    pub arming: Arming,
     /// How many workers there are.
     pub workers: usize,
     /// The time that all agree on.
@@ -205,7 +209,7 @@ impl Worker {
             published,
             clients: vec![Client::new(); mine],
             schedule: Schedule::new(mine, now),
-            group: Group::new(mine as u32, task.slots_per_ring)?,
+            group: Group::new(mine as u32, task.slots_per_ring, task.arming)?,
             sources: task.sources.share(number, task.workers),
             phases: Phases { steady_at: never, quiet_at: never, close_at: never },
             held_up_at: None,
@@ -320,12 +324,11 @@ impl Worker {
         }
         match tag.op {
             Op::Connect | Op::ConnectSetup => self.connected(tag.index, completion.result, now),
-            Op::Receive => self.received(ring, completion, now),
+            Op::Receive | Op::ReceiveOnce => self.received(ring, completion, now),
             Op::Send => self.sent(tag.index, completion.result, completion.outgoing),
             Op::Close => self.closed(tag.index, completion.result, now),
-            Op::Poll => self.end_came(tag.index, now),
-            Op::Cancel | Op::Wake | Op::PeerName | Op::Accept | Op::SendOwned | Op::ReceiveOnce => {
-            }
+            Op::Poll => self.polled(&completion, now),
+            Op::Cancel | Op::Wake | Op::PeerName | Op::Accept | Op::SendOwned => {}
         }
     }
 
@@ -336,7 +339,7 @@ impl Worker {
         if now >= self.phases.steady_at && now < self.phases.quiet_at {
             self.stats.turn.record(now.since(self.woken));
         }
-        if self.group.others_have_work() {
+        if self.group.is_in_a_hurry() {
             return Wait::No;
         }
         let turn = self.schedule.next_turn(now, limits::SLEEP_MAX).min(self.next_opening(now));

@@ -3,11 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use heartwheel::ring::Op;
 use heartwheel::time::Timestamp;
 use rustix::io::Errno;
 
-use super::client::{Again, cause};
+use super::client::{Again, InFlight, cause};
 use super::{Attempt, State, Worker};
 use crate::limits;
 use crate::stats::NOT_TRIED;
@@ -73,7 +72,7 @@ impl Worker {
         let source = self.sources.next();
         let client = &mut self.clients[index as usize];
         client.state = State::Connecting;
-        client.connecting = true;
+        client.in_flight.begin(InFlight::CONNECT);
         client.attempts = client.attempts.saturating_add(1);
         // A server that hears no HELLO counts from the connection on, which is not before now.
         client.last_sent = now;
@@ -92,17 +91,15 @@ impl Worker {
     /// The connect of a client has completed, well or not.
     pub(super) fn connected(&mut self, index: u32, result: i32, now: Timestamp) {
         let client = &mut self.clients[index as usize];
-        client.connecting = false;
+        client.in_flight.end(InFlight::CONNECT);
         if client.state != State::Connecting {
             return self.close_when_idle(index);
         }
         if result < 0 {
             return self.connect_failed(index, Errno::from_raw_os_error(-result));
         }
-        client.receiving = true;
-        let generation = client.generation;
         self.sources.was_free();
-        self.group.receive(index, generation);
+        self.listen(index);
         self.clients[index as usize].state = State::Greeting;
         if let Some(greeting) = self.task.wire.greeting(self.planned(index), &mut self.buffers) {
             self.send(index, greeting, now);
@@ -181,11 +178,9 @@ impl Worker {
         let client = &mut self.clients[index as usize];
         // It starts afresh, whatever its last connection had left behind.
         (client.unanswered, client.dismissed, client.deaf) = (0, false, false);
-        let generation = client.generation;
         if self.task.scenario.is_slow(self.planned(index)) {
-            self.clients[index as usize].deaf = true;
+            self.stop_listening(index);
             self.stats.scene.slow += 1;
-            self.group.cancel(index, generation, Op::Receive);
         }
     }
 

@@ -1,78 +1,18 @@
-//! What arrives: bytes, the end of a connection, and receives that have to be armed again.
+//! What messages and the end of a connection mean to a client.
 
 use std::time::Duration;
 
-use heartwheel::ring::{Buffer, Completion, Op};
 use heartwheel::time::Timestamp;
-use rustix::io::Errno;
 
 use super::client::{Again, cause};
-use super::opening::reason;
 use super::{State, Worker};
-use crate::limits;
 use crate::oracle::{self, Duty, Ending, Verdict};
 use crate::stats::AFTER_THE_END;
-use crate::wire::{Illegal, Incoming, Reading};
+use crate::wire::Incoming;
 
 impl Worker {
-    /// A receive has completed, for good or with more to come.
-    pub(super) fn received(&mut self, ring: usize, completion: Completion, now: Timestamp) {
-        let index = completion.tag.index;
-        if !completion.more {
-            self.clients[index as usize].receiving = false;
-        }
-        if self.clients[index as usize].deaf {
-            return self.leave_unread(ring, completion);
-        }
-        let outcome = match completion.buffer {
-            Some(buffer) => self.read(ring, index, buffer),
-            None => Ok(()),
-        };
-        if self.clients[index as usize].state == State::Closing {
-            self.incoming.clear();
-            return self.close_when_idle(index);
-        }
-        self.act_on_incoming(index, now);
-        if outcome.is_err() && self.clients[index as usize].state != State::Closing {
-            self.break_off(index);
-        }
-        if !completion.more && self.clients[index as usize].state != State::Closing {
-            self.receive_ended(index, completion.result, now);
-        }
-    }
-
-    /// Reads the messages in `buffer` into `incoming`, and gives the buffer back.
-    fn read(&mut self, ring: usize, index: u32, buffer: Buffer) -> Result<(), Illegal> {
-        let opening = self.clients[index as usize].state == State::Greeting;
-        let reading = Reading { client: self.planned(index), opening };
-        let (wire, buffers) = (self.task.wire, &mut self.buffers);
-        let bytes = self.group.bytes(index, &buffer);
-        self.stats.bytes_received += bytes.len() as u64;
-        let begun = match self.partials.is_empty() {
-            true => None,
-            false => self.partials.remove(&index),
-        };
-        let outcome = match begun {
-            None => {
-                let taken = wire.read(reading, bytes, buffers, &mut self.incoming);
-                taken.map(|taken| (!bytes[taken..].is_empty()).then(|| bytes[taken..].to_vec()))
-            }
-            Some(mut begun) => {
-                begun.extend_from_slice(bytes);
-                let taken = wire.read(reading, &begun, buffers, &mut self.incoming);
-                taken.map(|taken| (!begun[taken..].is_empty()).then(|| begun.split_off(taken)))
-            }
-        };
-        self.group.release(ring, buffer);
-        match outcome? {
-            Some(rest) if rest.len() > limits::PARTIAL_BYTES_MAX => return Err(Illegal),
-            Some(rest) => drop(self.partials.insert(index, rest)),
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn act_on_incoming(&mut self, index: u32, now: Timestamp) {
+    /// Does what the messages want that have been read.
+    pub(super) fn act_on_incoming(&mut self, index: u32, now: Timestamp) {
         let mut incoming = std::mem::take(&mut self.incoming);
         // WELCOME is no traffic of an open client: its first heartbeat keeps its random phase.
         let heard = !incoming.is_empty() && self.clients[index as usize].state == State::Open;
@@ -140,7 +80,7 @@ impl Worker {
     }
 
     /// The server broke the protocol: we are done with it.
-    fn break_off(&mut self, index: u32) {
+    pub(super) fn break_off(&mut self, index: u32) {
         self.stats.illegal += 1;
         match self.clients[index as usize].state {
             State::Open => {
@@ -149,64 +89,6 @@ impl Worker {
                 self.begin_close(index);
             }
             _ => self.fail(index, "the server broke the protocol"),
-        }
-    }
-
-    /// A client that does not read: what came before the kernel knew of that is thrown away.
-    fn leave_unread(&mut self, ring: usize, completion: Completion) {
-        let index = completion.tag.index;
-        if let Some(buffer) = completion.buffer {
-            self.group.release(ring, buffer);
-        }
-        let client = &mut self.clients[index as usize];
-        if completion.more {
-            // It had waited for a buffer when it was to end.
-            let generation = client.generation;
-            return self.group.cancel(index, generation, Op::Receive);
-        }
-        if client.state == State::Closing {
-            return self.close_when_idle(index);
-        }
-        client.receiving = true;
-        let generation = client.generation;
-        self.group.await_end(index, generation);
-    }
-
-    /// The connection of a client that does not read has ended.
-    pub(super) fn end_came(&mut self, index: u32, now: Timestamp) {
-        let client = &mut self.clients[index as usize];
-        client.receiving = false;
-        match client.state {
-            State::Closing => self.close_when_idle(index),
-            _ => self.closed_by_server(index, "end of one that did not read", now),
-        }
-    }
-
-    /// A receive has ended while the client still wants to hear: the kernel was short of
-    /// something, or the connection is at its end.
-    fn receive_ended(&mut self, index: u32, result: i32, now: Timestamp) {
-        match result {
-            1.. => {
-                *self.stats.rearmed.entry("ended with bytes").or_default() += 1;
-                self.receive_again(index, false);
-            }
-            0 => self.closed_by_server(index, "fin", now),
-            _ => match Errno::from_raw_os_error(-result) {
-                Errno::NOBUFS => {
-                    *self.stats.rearmed.entry("no buffers").or_default() += 1;
-                    self.receive_again(index, true);
-                }
-                errno => self.closed_by_server(index, reason(errno), now),
-            },
-        }
-    }
-
-    fn receive_again(&mut self, index: u32, later: bool) {
-        let client = &mut self.clients[index as usize];
-        client.receiving = true;
-        match later {
-            true => self.group.receive_later(index, client.generation),
-            false => self.group.receive(index, client.generation),
         }
     }
 
@@ -226,7 +108,7 @@ impl Worker {
     }
 
     /// The server has closed a connection: was it right?
-    fn closed_by_server(&mut self, index: u32, how: &'static str, now: Timestamp) {
+    pub(super) fn closed_by_server(&mut self, index: u32, how: &'static str, now: Timestamp) {
         if self.clients[index as usize].state != State::Open {
             return self.fail(index, "closed by the server before WELCOME");
         }

@@ -257,16 +257,20 @@ pub(super) fn memory(case: &Case<'_>) -> Option<Judged> {
 }
 
 /// Asked only for a run of both ends, which opens everything at once: connections that come in the
-/// course of days find the page cache out of the way.
+/// course of days find the page cache out of the way. A quarter more than the budget, for with a
+/// seventh more two million had standstills of seconds, and with a third more they had none
+/// (`benches/records/two-million.txt`); but no more than giving all of the cache back would free.
 pub(super) fn free_memory(case: &Case<'_>) -> Option<Judged> {
     if case.needs.ends != Ends::Both {
         return None;
     }
     let present = case.host.memory_free_bytes();
+    let could_be = case.host.memory_available_bytes().unwrap_or(u64::MAX);
+    let needed = (case.budget.bytes + case.budget.bytes / 4).min(could_be - could_be / 32);
     Some(Judged {
-        status: present.map_or(Status::Unknown, |bytes| enough_if(bytes >= case.budget.bytes)),
+        status: present.map_or(Status::Unknown, |bytes| enough_if(bytes >= needed)),
         present: present.map_or_else(unreadable, |bytes| format!("{} free", mib(bytes))),
-        needed: mib(case.budget.bytes),
+        needed: mib(needed),
         why:
             "what the page cache holds has to be reclaimed, and put together to blocks of sockets, \
               while clients connect and heartbeats wait: round trips of seconds were seen"

@@ -1,9 +1,9 @@
-//! How bytes arrive, in two ways (`--arming`): by a receive that stays armed, or by a poll that does
-//! and a receive of what is there whenever it fires. The poll costs the kernel 532 bytes less for
-//! each client, and this program a tenth more CPU.
+//! How bytes arrive, in two ways (`--arming`): by a receive that stays armed, or by a poll that
+//! does, and a receive of what is there whenever it fires. The poll costs the kernel 532 bytes less
+//! for each client, and this program a tenth more CPU.
 //!
-//! Invariant: after a completion of the poll something reads until the socket is empty, or until the
-//! client closes it; so no byte stays behind unseen.
+//! Invariant: after a completion of the poll something reads until the socket is empty, or until
+//! the client closes it; so no byte stays behind unseen.
 
 use heartwheel::engine::Arming;
 use heartwheel::ring::{Buffer, Completion, Op};

@@ -202,7 +202,8 @@ pub struct Cli {
 
     /// How clients wait for what the server sends: by a receive that stays armed, or by a poll, for
     /// 532 bytes less of kernel memory each and a tenth more CPU
-    #[arg(long, value_name = "receive|poll", default_value = "receive", value_parser = parse_arming)]
+    #[arg(long, value_name = "receive|poll", default_value = "receive")]
+    #[arg(value_parser = parse_arming)]
     pub arming: Arming,
 
     /// A bound for any number of the report, by its path: 'rtt.p99<5ms'; repeatable

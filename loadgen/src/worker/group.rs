@@ -35,8 +35,8 @@ struct Member {
 }
 
 impl Group {
-    /// Rings for `clients`, each with at most `slots_max` slots, who wait as `arming` says. To be called on the thread that
-    /// uses them.
+    /// Rings for `clients`, each with at most `slots_max` slots, who wait as `arming` says. To be
+    /// called on the thread that uses them.
     ///
     /// # Errors
     /// If the kernel refuses, with the cure.

@@ -4,18 +4,7 @@
 mod generator;
 mod server;
 
-use generator::{Outcome, finish, start, turn};
-
-/// A run that this machine had the time for: one that was void is made again.
-fn run(flags: &str) -> Outcome {
-    let mut outcome = finish(start(flags));
-    for _ in 0..3 {
-        if outcome.code == Some(101) {
-            outcome = finish(start(flags));
-        }
-    }
-    outcome
-}
+use generator::{finish, start, turn, unhurried};
 
 /// Everything that can arrive at a client: answers, messages longer than a buffer, the end of an
 /// expiry, of a storm and of a churned connection, and nothing for those who do not read.
@@ -25,7 +14,7 @@ fn hears_everything(arming: &str, protocol: &str) {
         return;
     }
     let _turn = turn();
-    let outcome = run(&format!(
+    let outcome = unhurried(&format!(
         "--arming {arming} --protocol {protocol} -c 400 --connect-rate 2k -i 300ms \
          --idle-timeout 2s --silent 5% --slow 5% --churn 40 \
          --reconnect exp:50ms..200ms,full-jitter \
@@ -77,7 +66,7 @@ fn whoever_finds_no_buffer_is_served_when_there_is_one() {
     let _turn = turn();
     for arming in ["receive", "poll"] {
         let flags = "-c 8k --connect-rate 10k -i 1s --idle-timeout 5s -d 2s --threads 1";
-        let outcome = run(&format!("--arming {arming} {flags} --at 500ms:broadcast:1KiB"));
+        let outcome = unhurried(&format!("--arming {arming} {flags} --at 500ms:broadcast:1KiB"));
         assert_eq!(outcome.code, Some(0), "{} {}", outcome.stderr, outcome.report);
         assert_eq!(outcome.number("heartbeats.missing"), 0.0, "{}", outcome.report);
         assert_eq!(outcome.number("push.received"), 8_000.0, "{}", outcome.report);

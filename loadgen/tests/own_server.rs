@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use generator::{Outcome, finish, spawn, start, turn};
+use generator::{Outcome, finish, spawn, start, turn, unhurried};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[track_caller]
@@ -57,17 +57,6 @@ fn a_negotiated_interval_is_kept_and_so_is_the_timeout_that_follows() {
     expect_clean(&outcome, 200.0, 10.0);
     assert!((outcome.number("heartbeats.interval_ms") - 400.0).abs() < 0.5, "{}", outcome.report);
     assert!((outcome.number("expiry.idle_timeout_ms") - 1_200.0).abs() < 0.5);
-}
-
-/// A run that this machine had the time for: one that was void is made again.
-fn unhurried(flags: &str) -> Outcome {
-    let mut outcome = finish(start(flags));
-    for _ in 0..3 {
-        if outcome.code == Some(101) {
-            outcome = finish(start(flags));
-        }
-    }
-    outcome
 }
 
 /// A herd beats as one until the server tells it to scatter.

@@ -12,7 +12,6 @@ MEASURES = [
     ("rtt_p50_us", "rtt p50, us", 0),
     ("rtt_p99_us", "rtt p99, us", 0),
     ("rtt_p999_us", "rtt p99.9, us", 0),
-    ("connects_per_s", "connects a second", 0),
 ]
 PLOTTED = ["cpu_us_per_heartbeat", "user_bytes_per_connection", "rtt_p999_us"]
 COLOURS = {"uring": "#d62728", "tokio_sleep": "#7b3fa0"}

@@ -74,6 +74,16 @@ fn applied_is_enough_and_undone_is_as_before() {
 }
 
 #[test]
+fn undone_though_nobody_reads_what_it_says() {
+    let state = State::new("unread");
+    let script = "tune -c 5k --apply && somaxconn; tune --undo >/dev/full 2>&1; somaxconn";
+    let Some(output) = in_namespace(&state, script) else { return };
+    let (out, err) = told(&output);
+    assert!(out.ends_with("somaxconn=4096\nsomaxconn=64\n"), "{out}{err}");
+    assert!(!state.0.exists(), "nothing is left to restore");
+}
+
+#[test]
 fn what_is_read_only_is_told_and_does_no_harm() {
     let state = State::new("read-only");
     let script = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys || exit 77

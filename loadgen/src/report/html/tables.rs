@@ -7,29 +7,50 @@ use crate::latency::LatencySummary;
 use crate::report::Report;
 use crate::units::grouped;
 
-/// A table of texts; the first row is its head.
+/// What is longer than this is words, not a number with its unit.
+const NUMBER_LEN: usize = 20;
+
+/// A table of texts; the first row is its head. Columns of words are set to the left, of numbers
+/// to the right.
 pub fn table(title: &str, head: &[&str], rows: &[Vec<String>]) -> String {
     let mut out = String::new();
     if !title.is_empty() {
         let _ = writeln!(out, "<h2>{title}</h2>");
     }
+    let words = columns_of_words(head, rows);
     out += "<div class=\"scroll\"><table>\n<tr>";
-    head.iter().for_each(|name| out += &format!("<th>{name}</th>"));
+    for (column, name) in head.iter().enumerate() {
+        let _ = write!(out, "<th{}>{name}</th>", attribute(words[column], ""));
+    }
     out += "</tr>\n";
     for row in rows {
         out += "<tr>";
-        for cell in row {
-            let class = match cell.as_str() {
-                "holds" => " class=\"good\"",
-                "BROKEN" => " class=\"bad\"",
+        for (cell, &is_words) in row.iter().zip(&words) {
+            let verdict = match cell.as_str() {
+                "holds" => "good",
+                "BROKEN" => "bad",
                 _ => "",
             };
-            let _ = write!(out, "<td{class}>{}</td>", escape(cell));
+            let _ = write!(out, "<td{}>{}</td>", attribute(is_words, verdict), escape(cell));
         }
         out += "</tr>\n";
     }
     out += "</table></div>\n";
     out
+}
+
+/// Which columns have words in them; the first is a label anyway.
+fn columns_of_words(head: &[&str], rows: &[Vec<String>]) -> Vec<bool> {
+    let is_long = |cell: &String| cell.chars().count() > NUMBER_LEN;
+    let has_words = |column| rows.iter().filter_map(|row| row.get(column)).any(is_long);
+    (0..head.len()).map(|column| column > 0 && has_words(column)).collect()
+}
+
+fn attribute(is_words: bool, verdict: &str) -> String {
+    match [if is_words { "words" } else { "" }, verdict].join(" ").trim() {
+        "" => String::new(),
+        classes => format!(" class=\"{classes}\""),
+    }
 }
 
 fn row(cells: &[&str]) -> Vec<String> {

@@ -90,6 +90,8 @@ fn to_json(counters: &Counters, engine: &EngineCounters, ring: &RingCounters) ->
     let closed: Vec<&str> = CloseReason::ALL.iter().map(|reason| reason.name()).collect();
     all.insert("rejected".to_owned(), non_zero(&rejected, &counters.rejected));
     all.insert("closed".to_owned(), non_zero(&closed, &counters.closed));
+    let unanswered = non_zero(&closed, &counters.heartbeats_dropped);
+    all.insert("heartbeats_dropped".to_owned(), unanswered);
     let dropped: Vec<&str> = PushDrop::ALL.iter().map(|reason| reason.name()).collect();
     all.insert("pushes_dropped".to_owned(), non_zero(&dropped, &counters.pushes_dropped));
     let timed_out: u64 = [

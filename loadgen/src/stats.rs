@@ -50,6 +50,8 @@ pub struct Stats {
     pub expired: u64,
     /// Silent clients that it closed before their time.
     pub early: u64,
+    /// Expired rightly, but later than a tick and `limits::EXPIRY_GRACE` after the timeout.
+    pub expired_late: u64,
     /// Clients that kept their heartbeats, and were closed.
     pub healthy_closed: u64,
     /// Clients whose heartbeats this generator delayed beyond the timeout, and that were closed.
@@ -124,6 +126,7 @@ impl Stats {
             silenced: 0,
             expired: 0,
             early: 0,
+            expired_late: 0,
             healthy_closed: 0,
             our_delay: 0,
             dismissed: 0,
@@ -180,7 +183,7 @@ impl Stats {
         self.scene.add(&other.scene);
     }
 
-    fn counters_mut(&mut self) -> [&mut u64; 26] {
+    fn counters_mut(&mut self) -> [&mut u64; 27] {
         [
             &mut self.opened,
             &mut self.sources_skipped,
@@ -189,6 +192,7 @@ impl Stats {
             &mut self.silenced,
             &mut self.expired,
             &mut self.early,
+            &mut self.expired_late,
             &mut self.healthy_closed,
             &mut self.our_delay,
             &mut self.dismissed,
@@ -394,7 +398,7 @@ mod tests {
         one.add(&other);
         one.add(&other);
         let doubled: Vec<u64> = one.counters_mut().into_iter().map(|counter| *counter).collect();
-        assert_eq!(doubled, (1..=26).map(|value| value * 2).collect::<Vec<_>>());
+        assert_eq!(doubled, (1..=27).map(|value| value * 2).collect::<Vec<_>>());
         assert_eq!((one.failed["refused"], one.rtt.count()), (6, 2));
     }
 }

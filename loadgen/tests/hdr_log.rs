@@ -1,6 +1,7 @@
 //! `--hdr`: an interval log that HdrHistogram's own reader reads, and that holds what the report
 //! says.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may as well panic")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 #[path = "generator/files.rs"]
 mod files;
@@ -9,6 +10,7 @@ mod rogue;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -89,6 +91,34 @@ fn the_log_holds_second_by_second_what_the_report_sums_up() {
     let seconds = tags["rtt"].1.len();
     assert!((4..=7).contains(&seconds) && !tags["rtt"].1.contains(&0), "{:?}", tags["rtt"].1);
     assert_eq!(tags.len(), 4);
+    windows_add_up(&folder.file("log.hdr"), &tags["rtt"].0);
+}
+
+/// `scripts/hdr-windows`: two windows have all that the log has.
+fn windows_add_up(log: &str, whole: &Histogram<u64>) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/hdr-windows");
+    let told = Command::new(script).args([log, "0-3", "3-600"]).output();
+    let Some(told) = told.ok().filter(|told| told.status.code() != Some(3)) else {
+        eprintln!("NOT TESTED: scripts/hdr-windows needs python3 and hdrhistogram from PyPI");
+        return;
+    };
+    let text = String::from_utf8(told.stdout).unwrap();
+    assert_eq!(told.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&told.stderr));
+    // "     0 to      3 s       1,234      1.5 …": count, p50, p99, p99.9, max.
+    let rows: Vec<Vec<f64>> = text
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let (_, numbers) = line.split_once(" s ").expect("a window, then numbers");
+            numbers.split_whitespace().map(|n| n.replace(',', "").parse().unwrap()).collect()
+        })
+        .collect();
+    let longest_ms = rows.iter().map(|row| row[4]).fold(0.0, f64::max);
+    assert_eq!(rows.len(), 2, "{text}");
+    assert_eq!(rows[0][0] + rows[1][0], whole.len() as f64, "{text}");
+    // Two digits of precision there, and a tenth of a millisecond written.
+    let expected_ms = whole.max() as f64 / 1e3;
+    assert!((longest_ms - expected_ms).abs() <= 0.1 + expected_ms / 50.0, "{text} {expected_ms}");
 }
 
 #[test]

@@ -89,6 +89,19 @@ fn a_late_expiry_is_measured() {
 }
 
 #[test]
+fn a_very_late_expiry_breaks_a_law() {
+    let late = Manners {
+        expires_after: Some(IDLE_TIMEOUT + Duration::from_millis(1_600)),
+        ..Manners::GOOD
+    };
+    let address = serve(late);
+    let _turn = turn();
+    let outcome = finish(start(&format!("--target tcp://{address} -c 40 --silent 10% -d 5s")));
+    expect(&outcome, 99, &[("expiry.expired", 4.0), ("expiry.missed", 0.0)]);
+    assert!(blames(&outcome, "expired later than a tick and 1 s"));
+}
+
+#[test]
 fn a_forgotten_expiry_is_missed() {
     let outcome = judge(Manners { expires_after: None, ..Manners::GOOD }, "");
     let numbers =

@@ -64,6 +64,15 @@ fn record(shard: &str, report: &EngineReport) {
         let rejected = counters.rejected[*reason as usize];
         counter!("heartwheel_connections_rejected_total", labels).absolute(rejected);
     }
+    metrics::describe_counter!(
+        "heartwheel_heartbeats_dropped_total",
+        "Heartbeats whose session was closed before the reply was sent, by the reason for that."
+    );
+    for reason in CloseReason::ALL {
+        let labels = labels(shard, Some(reason.name()));
+        let dropped = counters.heartbeats_dropped[*reason as usize];
+        counter!("heartwheel_heartbeats_dropped_total", labels).absolute(dropped);
+    }
     metrics::describe_counter!("heartwheel_pushes_dropped_total", "Pushes never sent, by reason.");
     for reason in PushDrop::ALL {
         let labels = labels(shard, Some(reason.name()));

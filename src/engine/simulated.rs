@@ -29,6 +29,7 @@ mod world;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -117,9 +118,14 @@ type Engine = UringEngine<AnySweeper, SimulatedRing>;
 /// Runs one seed: `chaos` of virtual time in which everything goes wrong, and then the rest.
 ///
 /// # Errors
-/// What the oracle found wrong first.
+/// What the oracle found wrong first, a panic included.
 pub fn simulate(seed: u64, chaos: Duration) -> Result<Outcome, Violation> {
-    Simulation::new(seed, chaos).run()
+    catch_unwind(|| Simulation::new(seed, chaos).run()).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let what = format!("a panic: {}", text.unwrap_or_default());
+        Err(Violation { seed, chaos, what })
+    })
 }
 
 /// How long to run a seed so that all take about as long, if they run for `mean` on the whole: a

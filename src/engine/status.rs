@@ -12,10 +12,12 @@ use crate::shard::{CloseReason, Counters, PushDrop, Refusal, Totals};
 const TOTALS: usize = Totals::NAMES.len();
 const REJECTED: usize = Refusal::COUNT;
 const CLOSED: usize = CloseReason::COUNT;
+const HEARTBEATS_DROPPED: usize = CloseReason::COUNT;
 const PUSHES_DROPPED: usize = PushDrop::COUNT;
 const ENGINE: usize = EngineCounters::NAMES.len();
 const RING: usize = RingCounters::NAMES.len();
-const VALUES: usize = TOTALS + REJECTED + CLOSED + PUSHES_DROPPED + ENGINE + RING;
+const VALUES: usize =
+    TOTALS + REJECTED + CLOSED + HEARTBEATS_DROPPED + PUSHES_DROPPED + ENGINE + RING;
 
 /// One shard's counters, as it published them last.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl Status {
             .into_iter()
             .chain(counters.rejected)
             .chain(counters.closed)
+            .chain(counters.heartbeats_dropped)
             .chain(counters.pushes_dropped)
             .chain(report.engine.values())
             .chain(report.ring.values());
@@ -74,6 +77,7 @@ fn split(values: &[u64; VALUES]) -> EngineReport {
             totals: Totals::from_values(take(&mut values)),
             rejected: take(&mut values),
             closed: take(&mut values),
+            heartbeats_dropped: take(&mut values),
             pushes_dropped: take(&mut values),
         },
         engine: EngineCounters::from_values(take(&mut values)),

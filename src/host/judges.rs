@@ -151,7 +151,7 @@ pub(super) fn tcp_hash(case: &Case<'_>) -> Option<Judged> {
         present: amount(buckets, "buckets"),
         needed: amount(needed, "buckets"),
         why: "every segment walks its bucket's chain: with 8 sockets in each a heartbeat cost a \
-              fifth more CPU, and connecting took twice as long"
+              fifth more CPU"
             .to_owned(),
         wanted: Some(wanted.to_string()),
         command: Some(format!(

@@ -42,8 +42,6 @@ counters! {
         heartbeats_answered: sum,
         /// Heartbeats whose reply has not been sent yet.
         heartbeats_pending: gauge,
-        /// Heartbeats whose session was closed before the reply was sent.
-        heartbeats_dropped: sum,
         /// PINGs of our own that the kernel took (`--server-ping`).
         server_pings_sent: sum,
         /// PONGs received.
@@ -111,6 +109,8 @@ pub struct Counters {
     pub rejected: [u64; Refusal::COUNT],
     /// Sessions closed, by [`CloseReason`].
     pub closed: [u64; CloseReason::COUNT],
+    /// Heartbeats whose session was closed before the reply was sent, by the reason for that.
+    pub heartbeats_dropped: [u64; CloseReason::COUNT],
     /// Pushes that were never sent, by [`PushDrop`].
     pub pushes_dropped: [u64; PushDrop::COUNT],
 }
@@ -121,6 +121,7 @@ impl Default for Counters {
             totals: Totals::default(),
             rejected: [0; Refusal::COUNT],
             closed: [0; CloseReason::COUNT],
+            heartbeats_dropped: [0; CloseReason::COUNT],
             pushes_dropped: [0; PushDrop::COUNT],
         }
     }
@@ -166,6 +167,7 @@ impl Counters {
         self.totals.add(&other.totals);
         add_each(&mut self.rejected, &other.rejected);
         add_each(&mut self.closed, &other.closed);
+        add_each(&mut self.heartbeats_dropped, &other.heartbeats_dropped);
         add_each(&mut self.pushes_dropped, &other.pushes_dropped);
     }
 
@@ -202,7 +204,9 @@ impl Counters {
             Law::new(
                 "heartbeats received = answered + dropped + pending",
                 self.heartbeats_received,
-                self.heartbeats_answered + self.heartbeats_dropped + self.heartbeats_pending,
+                self.heartbeats_answered
+                    + self.heartbeats_dropped.iter().sum::<u64>()
+                    + self.heartbeats_pending,
             ),
             Law::new(
                 "pushes requested = acknowledged + unconfirmed + dropped + pending",
@@ -246,7 +250,6 @@ mod tests {
             "heartbeats_received",
             "heartbeats_answered",
             "heartbeats_pending",
-            "heartbeats_dropped",
             "pushes_requested",
             "pushes_acknowledged",
             "pushes_unconfirmed",
@@ -266,6 +269,7 @@ mod tests {
         for change in [
             |counters: &mut Counters| counters.rejected[0] = 1,
             |counters: &mut Counters| counters.closed[0] = 1,
+            |counters: &mut Counters| counters.heartbeats_dropped[0] = 1,
             |counters: &mut Counters| counters.pushes_dropped[0] = 1,
         ] {
             let mut counters = Counters::default();

@@ -175,11 +175,13 @@ impl<S: Sweeper, C> Shard<S, C> {
         };
         if session.phase == Phase::Closing || result.is_err() {
             let answered = rest.is_none() && result.is_ok();
-            settle(session, sending, answered, &mut self.counters);
             let reason = match session.phase {
+                Phase::Closing => session.parting,
                 Phase::Flushing if session.parting != CloseReason::PeerClosed => session.parting,
                 _ => CloseReason::PeerReset,
             };
+            let end = if answered { Ok(()) } else { Err(reason) };
+            settle(session, sending, end, &mut self.counters);
             self.settle_push(key, push, answered, now);
             self.close(key, reason);
             return;
@@ -188,7 +190,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         match rest {
             Some(rest) => self.resend(key, sending, rest, sent_bytes, now),
             None => {
-                settle(session, sending, true, &mut self.counters);
+                settle(session, sending, Ok(()), &mut self.counters);
                 self.settle_push(key, push, true, now);
                 self.sent_whole(key, sending, now);
             }
@@ -331,7 +333,7 @@ impl<S: Sweeper, C> Shard<S, C> {
         let dropped = session.pongs_unanswered - in_flight;
         session.pongs_unanswered = in_flight;
         self.counters.heartbeats_pending -= u64::from(dropped);
-        self.counters.heartbeats_dropped += u64::from(dropped);
+        self.counters.heartbeats_dropped[session.parting as usize] += u64::from(dropped);
     }
 }
 
@@ -359,17 +361,23 @@ fn pongs_of(sending: Sending) -> u8 {
     }
 }
 
-/// Accounts for the heartbeats that a send which has ended was to answer.
-fn settle<C>(session: &mut Session<C>, sending: Sending, answered: bool, counters: &mut Counters) {
+/// Accounts for the heartbeats that a send which has ended was to answer: it did, or the session is
+/// closed for this reason.
+fn settle<C>(
+    session: &mut Session<C>,
+    sending: Sending,
+    end: Result<(), CloseReason>,
+    counters: &mut Counters,
+) {
     let pongs = pongs_of(sending);
     session.pongs_unanswered -= pongs;
     counters.heartbeats_pending -= u64::from(pongs);
-    counters.server_pings_sent += u64::from(answered && matches!(sending, Sending::Ping { .. }));
-    match answered {
-        true => {
+    counters.server_pings_sent += u64::from(end.is_ok() && matches!(sending, Sending::Ping { .. }));
+    match end {
+        Ok(()) => {
             let times = 1 + u64::from(is(Mutant::PongCountedTwice));
             counters.heartbeats_answered += times * u64::from(pongs);
         }
-        false => counters.heartbeats_dropped += u64::from(pongs),
+        Err(reason) => counters.heartbeats_dropped[reason as usize] += u64::from(pongs),
     }
 }

@@ -29,6 +29,7 @@ pub fn own(requested: u64, stats: &Stats) -> Vec<Law> {
         ),
         law("silenced = expired + early + missed + undecided", stats.silenced, judged),
         law("silenced = expired", stats.silenced, stats.expired),
+        law("expired later than a tick and 1 s after the timeout = 0", stats.expired_late, 0),
         law("closed early or in good health = 0", stats.early + stats.healthy_closed, 0),
         law("lost and to come back = reopened + away", scene.lost, scene.reopened + scene.away),
         law("connections left unclosed = 0", stats.left_open, 0),

@@ -187,9 +187,10 @@ fn number(value: Option<f64>) -> String {
 }
 
 fn latency(summary: &LatencySummary) -> String {
-    match (summary.p50, summary.p99, summary.max) {
-        (Some(p50), Some(p99), Some(max)) => {
-            format!("p50 {}, p99 {}, max {}", time(p50), time(p99), time(max))
+    match (summary.p50, summary.p99, summary.p999, summary.max) {
+        (Some(p50), Some(p99), Some(p999), Some(max)) => {
+            let [p50, p99, p999, max] = [p50, p99, p999, max].map(time);
+            format!("p50 {p50}, p99 {p99}, p99.9 {p999}, max {max}")
         }
         _ => "unknown".to_owned(),
     }

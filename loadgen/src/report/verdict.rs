@@ -8,17 +8,19 @@ use crate::units::grouped;
 pub fn pass(report: &mut Report, interrupted: bool, broken: Vec<String>) {
     let failed = broken.into_iter().chain(failures(report)).collect::<Vec<_>>();
     let connections = &report.connections;
+    // What has failed besides is told, too.
+    let with_failed = |reason: String| [vec![reason], failed.clone()].concat();
     let (verdict, exit_code, reasons) = if interrupted {
-        ("interrupted", 105, vec!["interrupted before its end".to_owned()])
+        ("interrupted", 105, with_failed("interrupted before its end".to_owned()))
     } else if let Some(reason) = &report.generator.saturated_by {
-        ("void", 101, vec![format!("the generator was the bottleneck: {reason}")])
+        ("void", 101, with_failed(format!("the generator was the bottleneck: {reason}")))
     } else if connections.opened < connections.requested {
         let reason = format!(
             "{} of {} connections were opened",
             grouped(connections.opened),
             grouped(connections.requested)
         );
-        ("not reached", 100, [vec![reason], failed].concat())
+        ("not reached", 100, with_failed(reason))
     } else if failed.is_empty() {
         ("passed", 0, failed)
     } else {
@@ -43,7 +45,7 @@ pub fn of_parts(report: &mut Report) {
     let broken = broken.collect();
     pass(report, !interrupted.is_empty(), broken);
     if !interrupted.is_empty() {
-        report.reasons = vec![format!("interrupted: part {}", interrupted.join(", part "))];
+        report.reasons[0] = format!("interrupted: part {}", interrupted.join(", part "));
     }
 }
 

@@ -6,6 +6,7 @@ use heartwheel::time::Timestamp;
 
 use super::client::{Again, cause};
 use super::{State, Worker};
+use crate::limits;
 use crate::oracle::{self, Duty, Ending, Verdict};
 use crate::stats::AFTER_THE_END;
 use crate::wire::Incoming;
@@ -121,7 +122,7 @@ impl Worker {
             }
             return self.begin_close(index);
         }
-        let silent = self.is_silent(index, now);
+        let (silent, held_up) = (self.is_silent(index, now), self.was_held_up(index, now));
         let duty = match silent {
             true => Duty::Silent,
             false if now >= self.phases.quiet_at => Duty::Nothing,
@@ -134,7 +135,7 @@ impl Worker {
             last_sent: client.last_sent,
             pause: client.pause(),
             seen: now,
-            held_up: self.was_held_up(index, now),
+            held_up,
             idle_timeout: client.idle_timeout(),
         });
         let drain = self.drain().filter(|_| verdict == Verdict::Dismissed);
@@ -151,6 +152,9 @@ impl Worker {
                 self.stats.expired += 1;
                 if let Some(late) = late_at_most {
                     self.stats.expiry_lateness.record(late);
+                    let in_time = late <= self.task.tick + limits::EXPIRY_GRACE;
+                    // What we have seen late may have come in time.
+                    self.stats.expired_late += u64::from(!in_time && !held_up);
                 }
             }
             Verdict::Early => self.stats.early += 1,

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use heartwheel::engine::simulated::{Outcome, fitting_length, simulate};
+use heartwheel::engine::simulated::{CROWD_EVERY_SEEDS, Outcome, fitting_length, simulate};
 
 /// Simulates the server: the real loop, shard, codecs and sweepers, on a simulated kernel, among
 /// clients of every kind, in virtual time.
@@ -31,6 +31,9 @@ struct Arguments {
     /// How many seeds to run at a time.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Only worlds of thousands of clients: each 25th seed.
+    #[arg(long)]
+    crowds: bool,
     /// Go on after a seed that fails, and list them all.
     #[arg(long)]
     keep_going: bool,
@@ -85,7 +88,10 @@ impl Run {
             if number >= arguments.seeds || ended {
                 return;
             }
-            let seed = arguments.from + number;
+            let seed = match arguments.crowds {
+                true => (arguments.from.div_ceil(CROWD_EVERY_SEEDS) + number) * CROWD_EVERY_SEEDS,
+                false => arguments.from + number,
+            };
             let length = arguments.length.unwrap_or_else(|| fitting_length(seed, mean));
             let outcome = simulate(seed, length);
             let mut account = self.account.lock().expect("nobody panics with it");

@@ -10,6 +10,7 @@ use heartwheel::config::{self, Config, ConfigError, listen_addresses};
 use heartwheel::host::{Diagnosis, Ends, Needs};
 use heartwheel::logging;
 use heartwheel::protocol::ticket::Ticket;
+use heartwheel::report::FinalLine;
 use heartwheel::server;
 use serde::Serialize;
 
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
             match server::run(&config, print_line) {
                 Ok(last) => {
                     print_line(&last);
-                    if last.laws_hold() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
+                    conclude(&last)
                 }
                 Err(error) => complain(&error, EXIT_FAILED),
             }
@@ -45,6 +46,16 @@ fn main() -> ExitCode {
         },
         Command::Doctor(args) => examine(&args),
     }
+}
+
+/// Says which laws do not hold, if any.
+fn conclude(last: &FinalLine) -> ExitCode {
+    let broken = last.broken_laws();
+    let mut stderr = std::io::stderr().lock();
+    for law in &broken {
+        let _ = writeln!(stderr, "heartwheel: the account does not balance: {law}");
+    }
+    if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
 }
 
 /// Makes the ticket that was asked for.

@@ -121,8 +121,24 @@ impl Mutant {
     ];
 }
 
+/// A server built with the feature plants the bug of this name, in each of its threads.
+#[cfg(feature = "mutants")]
+const VARIABLE: &str = "HEARTWHEEL_MUTANT";
+
 thread_local! {
-    static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
+    static PLANTED: Cell<Option<Mutant>> = Cell::new(of_environment());
+}
+
+#[cfg(feature = "mutants")]
+fn of_environment() -> Option<Mutant> {
+    let name = std::env::var(VARIABLE).ok()?;
+    let named = Mutant::ALL.iter().find(|mutant| format!("{mutant:?}") == name);
+    Some(*named.unwrap_or_else(|| panic!("{VARIABLE}={name}: no such mutant")))
+}
+
+#[cfg(not(feature = "mutants"))]
+const fn of_environment() -> Option<Mutant> {
+    None
 }
 
 /// Plants a bug in this thread, or none.

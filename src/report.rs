@@ -61,9 +61,16 @@ impl FinalLine {
         FinalLine { r#final: true, counters, laws, shards }
     }
 
-    /// Whether every law holds.
-    pub fn laws_hold(&self) -> bool {
-        self.laws.iter().all(|law| law.holds)
+    /// The laws that do not hold, each with its shard and both sides.
+    pub fn broken_laws(&self) -> Vec<String> {
+        let of_shard = |(number, shard): (usize, &ShardLaws)| -> Vec<String> {
+            let broken = shard.laws.iter().filter(|law| !law.holds);
+            let told = |law: &Law| {
+                format!("shard {number}: {}: {} against {}", law.name, law.left, law.right)
+            };
+            broken.map(told).collect()
+        };
+        self.shards.iter().enumerate().flat_map(of_shard).collect()
     }
 }
 
@@ -149,9 +156,12 @@ mod tests {
             (totals.open, totals.table_entries, totals.sweeper_entries) = (opened, opened, opened);
             report
         };
-        assert!(FinalLine::new(&[report(3, 3), report(2, 2)]).laws_hold());
+        let none: [String; 0] = [];
+        assert_eq!(FinalLine::new(&[report(3, 3), report(2, 2)]).broken_laws(), none);
         let last = FinalLine::new(&[report(3, 4), report(2, 1)]);
-        assert!(!last.laws_hold());
+        let broken = last.broken_laws();
+        assert_eq!(broken[0], "shard 0: accepted = opened + rejected: 3 against 4");
+        assert!(broken.iter().any(|law| law.starts_with("shard 1: accepted")), "{broken:?}");
         let line = serde_json::to_value(&last).expect("JSON");
         let law = &line["laws"][0];
         assert_eq!(

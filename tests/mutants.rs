@@ -3,8 +3,14 @@
 //! `cargo test --features mutants --test mutants -- --nocapture` prints the table.
 #![cfg(feature = "mutants")]
 
+mod common;
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::Server;
 use heartwheel::engine::simulated::simulate;
 use heartwheel::mutants::{Mutant, plant};
 
@@ -51,4 +57,28 @@ fn without_a_planted_bug_the_same_seeds_pass() {
             panic!("seed {seed}: {violation}");
         }
     }
+}
+
+/// A server that has counted wrong says so, by its exit code too, and names both sides.
+#[test]
+fn a_server_whose_laws_are_broken_exits_with_1() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heartwheel"));
+    command.args(["serve", "--listen", "tcp://127.0.0.1:0", "--shards", "1", "--admin", "off"]);
+    command.env("HEARTWHEEL_MUTANT", "OpenedNotCounted");
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("broken-law.log");
+    let log = File::create(&file).expect("the log can be written");
+    let mut server = Server::spawn_logging(command, Stdio::from(log));
+    let mut client = server.connect();
+    client.heartbeat();
+    server.signal(libc::SIGTERM);
+    let (last, code) = server.last_words();
+    assert_eq!(code, Some(1), "{last:#}");
+    let laws = last["laws"].as_array().expect("laws");
+    let broken = laws.iter().find(|law| law["holds"] == false).expect("a broken law");
+    let named = &broken["name"];
+    assert_eq!(*named, "accepted = opened + rejected");
+    assert_eq!((&broken["left"], &broken["right"]), (&1.into(), &0.into()));
+    assert_eq!(last["shards"][0]["laws"][0], *broken, "its shard is named too");
+    let told = fs::read_to_string(file).expect("the log");
+    assert!(told.contains("shard 0: accepted = opened + rejected: 1 against 0"), "{told}");
 }

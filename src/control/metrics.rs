@@ -49,35 +49,45 @@ fn record(shard: &str, report: &EngineReport) {
     record_set!(shard, "", Totals, counters.totals);
     record_set!(shard, "", EngineCounters, report.engine);
     record_set!(shard, "ring_", RingCounters, report.ring);
-    metrics::describe_counter!("heartwheel_sessions_closed_total", "Sessions closed, by reason.");
-    for reason in CloseReason::ALL {
-        let labels = labels(shard, Some(reason.name()));
-        let closed = counters.closed_for(*reason);
-        counter!("heartwheel_sessions_closed_total", labels).absolute(closed);
-    }
-    metrics::describe_counter!(
+    let closes = || CloseReason::ALL.iter().map(|reason| (reason.name(), *reason));
+    record_by_reason(
+        shard,
+        "heartwheel_sessions_closed_total",
+        "Sessions closed, by reason.",
+        closes().map(|(name, reason)| (name, counters.closed_for(reason))),
+    );
+    record_by_reason(
+        shard,
         "heartwheel_connections_rejected_total",
-        "Connections turned away, by reason."
+        "Connections turned away, by reason.",
+        Refusal::ALL.iter().map(|reason| (reason.name(), counters.rejected[*reason as usize])),
     );
-    for reason in Refusal::ALL {
-        let labels = labels(shard, Some(reason.name()));
-        let rejected = counters.rejected[*reason as usize];
-        counter!("heartwheel_connections_rejected_total", labels).absolute(rejected);
-    }
-    metrics::describe_counter!(
+    record_by_reason(
+        shard,
         "heartwheel_heartbeats_dropped_total",
-        "Heartbeats whose session was closed before the reply was sent, by the reason for that."
+        "Heartbeats whose session was closed before the reply was sent, by the reason for that.",
+        closes().map(|(name, reason)| (name, counters.heartbeats_dropped[reason as usize])),
     );
-    for reason in CloseReason::ALL {
-        let labels = labels(shard, Some(reason.name()));
-        let dropped = counters.heartbeats_dropped[*reason as usize];
-        counter!("heartwheel_heartbeats_dropped_total", labels).absolute(dropped);
-    }
-    metrics::describe_counter!("heartwheel_pushes_dropped_total", "Pushes never sent, by reason.");
-    for reason in PushDrop::ALL {
-        let labels = labels(shard, Some(reason.name()));
-        let dropped = counters.pushes_dropped[*reason as usize];
-        counter!("heartwheel_pushes_dropped_total", labels).absolute(dropped);
+    record_by_reason(
+        shard,
+        "heartwheel_pushes_dropped_total",
+        "Pushes never sent, by reason.",
+        PushDrop::ALL
+            .iter()
+            .map(|reason| (reason.name(), counters.pushes_dropped[*reason as usize])),
+    );
+}
+
+/// Records a counter that has a value for each reason.
+fn record_by_reason(
+    shard: &str,
+    metric: &'static str,
+    help: &'static str,
+    counts: impl Iterator<Item = (&'static str, u64)>,
+) {
+    metrics::describe_counter!(metric, help);
+    for (reason, count) in counts {
+        counter!(metric, labels(shard, Some(reason))).absolute(count);
     }
 }
 

@@ -39,6 +39,7 @@ use self::farewell::Draining;
 use self::fate::Order;
 use self::random::Random;
 use self::ring::SimulatedRing;
+pub use self::setup::CROWD_EVERY_SEEDS;
 use self::setup::{Rates, Rules, Sizes, TICKS_MS, make_engine, rates, rules, sizes};
 use self::world::{Event, World};
 use super::uring::UringEngine;
@@ -132,7 +133,7 @@ pub fn simulate(seed: u64, chaos: Duration) -> Result<Outcome, Violation> {
 /// world with short ticks has many turns. In whole milliseconds.
 pub fn fitting_length(seed: u64, mean: Duration) -> Duration {
     let mut random = Random::new(seed);
-    let sizes = sizes(&mut random);
+    let sizes = sizes(seed, &mut random);
     let tick = rules(&mut random, &sizes).tick.as_duration();
     let at = TICKS_MS.iter().position(|&ms| Duration::from_millis(ms) == tick).unwrap_or(0);
     let share = LENGTHS[at] / LENGTHS.iter().sum::<f64>() * LENGTHS.len() as f64;
@@ -164,7 +165,7 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, chaos: Duration) -> Simulation {
         let mut random = Random::new(seed);
-        let sizes = sizes(&mut random);
+        let sizes = sizes(seed, &mut random);
         let rules = rules(&mut random, &sizes);
         let rates = rates(&mut random, &rules, chaos);
         let world = Rc::new(RefCell::new(World::new(seed, sizes, rates, rules)));
@@ -327,6 +328,9 @@ impl Simulation {
             world.violate(format!("{law:?}"));
         }
         world.judge_queues(shard);
+        if counters.open >= 1_000 {
+            world.exercise("a thousand sessions at once");
+        }
         drop(world);
         self.found()
     }
@@ -345,7 +349,9 @@ impl Simulation {
             let rules = world.rules;
             let longest =
                 rules.idle_timeout_max().max(rules.hello_timeout).max(rules.frame_timeout);
-            let patience = longest + rules.stall_timeout + rules.tick.as_duration() * 4;
+            // In a crowd some wait to be accepted until others have gone.
+            let waits = if world.sizes.is_crowd { longest } else { Duration::ZERO };
+            let patience = waits + longest + rules.stall_timeout + rules.tick.as_duration() * 4;
             // The last partition may still last.
             world.now().max(world.partition_until) + patience + Duration::from_secs(5)
         };

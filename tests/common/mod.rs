@@ -117,15 +117,20 @@ impl Server {
 
     /// Waits for a server that was told to stop: as `stop`.
     pub fn wait(mut self) -> Value {
-        let mut text = String::new();
-        self.stdout.read_to_string(&mut text).expect("the final line");
-        let last: Value = serde_json::from_str(&text).expect("the final line is JSON");
+        let (last, code) = self.last_words();
         for law in last["laws"].as_array().expect("laws") {
             assert_eq!(law["holds"], true, "{law} in {last:#}");
         }
-        let status = self.child.wait().expect("it ends");
-        assert_eq!(status.code(), Some(0));
+        assert_eq!(code, Some(0));
         last["counters"].clone()
+    }
+
+    /// The final line of a server that was told to stop, and its exit code.
+    pub fn last_words(&mut self) -> (Value, Option<i32>) {
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).expect("the final line");
+        let last = serde_json::from_str(&text).expect("the final line is JSON");
+        (last, self.child.wait().expect("it ends").code())
     }
 }
 

@@ -6,6 +6,9 @@ use super::{Law, Push};
 use crate::server::Final;
 use crate::stats::Stats;
 
+/// How the name of a law begins that one shard of the server keeps or breaks.
+pub const OF_A_SHARD: &str = "server, shard";
+
 /// The generator's own laws.
 pub fn own(requested: u64, stats: &Stats) -> Vec<Law> {
     let broken_closes = stats.closed_by_server_total() + stats.closed_by_us;
@@ -108,10 +111,8 @@ pub fn shared(stats: &Stats, server: &Final, gentle: bool) -> Vec<Law> {
     let named =
         |whose: String, law: &Law| Law { name: format!("{whose}: {}", law.name), ..law.clone() };
     laws.extend(server.laws.iter().map(|law| named("server".to_owned(), law)));
-    // The sums have all of them; a shard is told of only where it breaks one.
     for (number, shard) in server.shards.iter().enumerate() {
-        let broken = shard.laws.iter().filter(|law| !law.holds);
-        laws.extend(broken.map(|law| named(format!("server, shard {number}"), law)));
+        laws.extend(shard.laws.iter().map(|law| named(format!("{OF_A_SHARD} {number}"), law)));
     }
     laws
 }
@@ -201,7 +202,10 @@ mod tests {
             "server, shard 1: opened = open + closed",
         ];
         assert_eq!(broken(&laws), names);
-        assert_eq!((laws[2].left.as_u64(), laws[2].right.as_u64()), (Some(3), Some(4)));
+        // Those that hold are told of too.
+        assert_eq!(laws[2].name, "server, shard 0: open = in the sweeper");
+        assert_eq!((laws[3].left.as_u64(), laws[3].right.as_u64()), (Some(3), Some(4)));
+        assert_eq!(laws.len(), 4);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) enum Behaviour {
     IllegalWebSocket,
     /// More heartbeats at once than may be.
     Flood,
+    /// Answers without end that nobody has asked for, which is legal.
+    PongFlood,
     /// Messages without end, and it never reads.
     Deaf,
     /// Heartbeats, and it never reads.
@@ -54,6 +56,8 @@ pub(super) enum Behaviour {
 }
 
 impl Behaviour {
+    /// Those of every world; there are floods of PONGs in crowds only, so that the other seeds keep
+    /// their meaning.
     const ALL: [Behaviour; 20] = [
         Behaviour::Heartbeat,
         Behaviour::WebSocket,
@@ -90,8 +94,8 @@ impl Behaviour {
 
     /// Whether it never pauses between its heartbeats, or answers those of the server.
     pub(super) fn keeps_beating(self) -> bool {
-        use Behaviour::{Answerer, Dribble, Fragments, Heartbeat, WebSocket};
-        matches!(self, Heartbeat | WebSocket | Dribble | Answerer | Fragments)
+        use Behaviour::{Answerer, Dribble, Fragments, Heartbeat, PongFlood, WebSocket};
+        matches!(self, Heartbeat | WebSocket | Dribble | Answerer | Fragments | PongFlood)
     }
 
     /// Whether a server that answers in time has no reason to close it.
@@ -145,6 +149,10 @@ impl World {
     }
 
     pub(super) fn spawn_any(&mut self) {
+        if self.sizes.is_crowd && self.random.chance(20) {
+            self.spawn(Behaviour::PongFlood);
+            return;
+        }
         let healthy = self.random.chance(self.rates.healthy);
         if healthy && self.random.chance(self.rates.bursts) {
             self.spawn(Behaviour::Burst);
@@ -251,6 +259,12 @@ impl World {
                     0 => self.interval(id),
                     _ => Some(Duration::from_millis(self.random.within(20, 60))),
                 }
+            }
+            Behaviour::PongFlood => {
+                self.exercise("flood of PONGs");
+                let count = self.random.within(1, 200) as usize;
+                self.many_at_once(id, count, PONG, || Outcome::Pong);
+                Some(self.interval(id)? / 8)
             }
             Behaviour::Chatter | Behaviour::Deaf => self.chatter(id, behaviour),
             Behaviour::Mute => None,
@@ -369,15 +383,19 @@ impl World {
 
     /// Heartbeats that arrive in one piece.
     fn pings_at_once(&mut self, id: usize, count: usize) {
+        self.many_at_once(id, count, &PING, || Outcome::Heartbeat(Reply::Fixed(PONG)));
+    }
+
+    /// The same message `count` times, in one piece.
+    fn many_at_once(&mut self, id: usize, count: usize, one: &[u8], outcome: fn() -> Outcome) {
         let client = &mut self.peers[id];
         for _ in 0..count {
             let begin = client.written;
-            let end = begin + PING.len() as u64;
+            let end = begin + one.len() as u64;
             client.written = end;
-            let outcome = Outcome::Heartbeat(Reply::Fixed(PONG));
-            client.units.push_back(Unit { begin, end, outcome });
+            client.units.push_back(Unit { begin, end, outcome: outcome() });
         }
-        self.post_bytes(id, &PING.repeat(count), false);
+        self.post_bytes(id, &one.repeat(count), false);
     }
 
     /// One byte of a heartbeat; after the last, the usual interval.

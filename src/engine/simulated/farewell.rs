@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::peer::{Asked, CloseBegun, Parted, Question};
 use super::world::World;
-use crate::limits::{GOODBYE_TIMEOUT, RETRY_WINDOW_MIN};
+use crate::limits::{EXPIRED_PER_TURN_MAX, GOODBYE_TIMEOUT, RETRY_WINDOW_MIN};
 use crate::protocol::Protocol;
 use crate::session::CloseReason;
 use crate::time::Timestamp;
@@ -254,7 +254,9 @@ impl World {
         let Some(draining) = &mut self.draining else { return };
         let Some(turns) = &mut draining.turns else { return };
         *turns += 1;
-        if *turns != 3 {
+        // Two turns for a few, and another one for each harvest.
+        let patience = 3 + self.indices_end / EXPIRED_PER_TURN_MAX as u32;
+        if *turns != patience {
             return;
         }
         let begun = draining.begun;

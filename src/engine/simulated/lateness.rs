@@ -2,11 +2,12 @@
 
 use super::peer::{Peer, Reading};
 use super::world::World;
-use crate::limits::{GOODBYE_TIMEOUT, READS_PER_TURN_MAX};
+use crate::limits::{EXPIRED_PER_TURN_MAX, GOODBYE_TIMEOUT, READS_PER_TURN_MAX};
 use crate::session::CloseReason;
 use crate::time::Timestamp;
 
-/// Turns of the loop that may pass after a deadline's tick before the session is given up.
+/// Turns of the loop that may pass after a deadline's tick before the session is given up; one more
+/// for each harvest of [`EXPIRED_PER_TURN_MAX`].
 const LATE_TURNS_MAX: u32 = 2;
 
 /// A receive of the ring that sleeps which has ended is armed again by the next sleep: for so many
@@ -47,6 +48,7 @@ impl World {
         let begun = |due: Timestamp| tick.start(tick.deadline(due));
         let unheard_turns_max = self.unheard_turns_max();
         let is_putting_off = self.is_putting_off();
+        let late_turns_max = LATE_TURNS_MAX + (self.live.len() / EXPIRED_PER_TURN_MAX) as u32;
         let now = self.now();
         for at in 0..self.live.len() {
             let id = self.live[at];
@@ -57,6 +59,13 @@ impl World {
             }
             let client = &self.peers[id];
             if client.place.is_none() || client.key.is_none() || client.given_up_at.is_some() {
+                continue;
+            }
+            let ended = (client.fin || client.reset) && !client.end_seen;
+            let is_quiet = client.arrived == 0 && !ended && client.late_turns == 0;
+            // A look at everybody in every turn would take too long.
+            if self.sizes.is_crowd && !is_new && is_quiet {
+                self.peers[id].unheard_turns = 0;
                 continue;
             }
             // The time in which the server was held up may be added.
@@ -81,7 +90,6 @@ impl World {
             let late = self.rules.expiry
                 && last.into_iter().chain(stall).any(|last| self.turn_now >= last);
             let client = &mut self.peers[id];
-            let ended = (client.fin || client.reset) && !client.end_seen;
             let unheard = client.is_heard()
                 && (client.arrived > 0 || ended)
                 && client.last_arrival.max(client.end_arrived) <= self.turn_now;
@@ -99,7 +107,7 @@ impl World {
                 self.violate(told);
                 return;
             }
-            if client.late_turns > LATE_TURNS_MAX {
+            if client.late_turns > late_turns_max {
                 let told = format!(
                     "{id}, {:?}, is late to be given up: {last:?}, stalled {stall:?}",
                     client.behaviour

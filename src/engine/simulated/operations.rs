@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::kernel::{Cqe, Sending, Source, Sqe, Whereabouts};
 use super::world::World;
-use crate::limits::ACCEPT_PAUSE;
+use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR};
 use crate::outgoing::Outgoing;
 use crate::ring::{Op, Tag};
 use crate::session::SessionKey;
@@ -426,8 +426,9 @@ impl World {
     pub(super) fn anybody_waits(&self) -> bool {
         self.rings.iter().any(|ring| {
             let free = ring.slots.iter().filter(|slot| slot.peer.is_none()).count();
+            let kept_free = ring.slots.len() / SLOT_HEADROOM_DIVISOR as usize + 3;
             let waiting = ring.listeners.iter().any(|listening| !listening.backlog.is_empty());
-            waiting && free > 3
+            waiting && free > kept_free
         })
     }
 

@@ -224,11 +224,14 @@ impl World {
     }
 
     fn condemn(&mut self, id: usize, reason: CloseReason, code: Option<u16>, now: Timestamp) {
+        // Once the server stops its turn to go may have come before, which does not show.
+        let stopping_since = self.draining.as_ref().map(|draining| draining.begun);
         let client = &mut self.peers[id];
         client.verdict = Some((reason, now));
         if let Some([high, low]) = code.map(u16::to_be_bytes) {
             client.farewell = true;
-            client.parted = Some(Parted { at: now, lingers: true });
+            let at = stopping_since.unwrap_or(now);
+            client.parted = Some(Parted { at, lingers: true });
             client.expect(&[0x88, 2, high, low]);
         }
     }

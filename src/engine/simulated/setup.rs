@@ -27,9 +27,14 @@ const LONG: Duration = Duration::from_secs(60);
 /// The lengths of a tick.
 pub(super) const TICKS_MS: [u64; 4] = [1, 10, 100, 1_000];
 
+/// One world in so many is a crowd: thousands of clients at a time, on large rings.
+pub const CROWD_EVERY_SEEDS: u64 = 25;
+
 /// The sizes of a simulated server and of its world.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
+    /// Thousands of clients at a time, on large rings.
+    pub(super) is_crowd: bool,
     pub(super) rings: usize,
     pub(super) slots: u32,
     pub(super) submission_entries: usize,
@@ -111,9 +116,26 @@ impl Rules {
     }
 }
 
-pub(super) fn sizes(random: &mut Random) -> Sizes {
+pub(super) fn sizes(seed: u64, random: &mut Random) -> Sizes {
+    let few = sizes_of_few(random);
+    if !seed.is_multiple_of(CROWD_EVERY_SEEDS) {
+        return few;
+    }
+    Sizes {
+        is_crowd: true,
+        slots: random.pick(&[500, 2_000, 4_000]),
+        submission_entries: 256,
+        completion_entries: random.pick(&[64, 512, 4_096]),
+        buffers: random.pick(&[16, 64, 1_024]),
+        clients: random.within(1_000, 3_000) as usize,
+        ..few
+    }
+}
+
+fn sizes_of_few(random: &mut Random) -> Sizes {
     let completion_entries = random.pick(&[8, 16, 64, 512]);
     Sizes {
+        is_crowd: false,
         rings: random.within(1, 3) as usize,
         slots: random.pick(&[6, 20, 60]),
         submission_entries: random.pick(&[4, 16, 256]),
@@ -126,6 +148,8 @@ pub(super) fn sizes(random: &mut Random) -> Sizes {
 
 pub(super) fn rules(random: &mut Random, sizes: &Sizes) -> Rules {
     let tick_ms = random.pick(&TICKS_MS);
+    // Thousands in a thousand ticks a second would take too long.
+    let tick_ms = if sizes.is_crowd { tick_ms.max(TICKS_MS[2]) } else { tick_ms };
     let idle_timeout_ms = random.pick(&[2_000, 5_000, 30_000]);
     let ms = Duration::from_millis;
     let expiry = random.chance(950);

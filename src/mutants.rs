@@ -125,8 +125,14 @@ impl Mutant {
 #[cfg(feature = "mutants")]
 const VARIABLE: &str = "HEARTWHEEL_MUTANT";
 
+#[cfg(feature = "mutants")]
 thread_local! {
     static PLANTED: Cell<Option<Mutant>> = Cell::new(of_environment());
+}
+
+#[cfg(not(feature = "mutants"))]
+thread_local! {
+    static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
 }
 
 #[cfg(feature = "mutants")]
@@ -134,11 +140,6 @@ fn of_environment() -> Option<Mutant> {
     let name = std::env::var(VARIABLE).ok()?;
     let named = Mutant::ALL.iter().find(|mutant| format!("{mutant:?}") == name);
     Some(*named.unwrap_or_else(|| panic!("{VARIABLE}={name}: no such mutant")))
-}
-
-#[cfg(not(feature = "mutants"))]
-const fn of_environment() -> Option<Mutant> {
-    None
 }
 
 /// Plants a bug in this thread, or none.

@@ -146,7 +146,8 @@ pub struct Cli {
     #[arg(long, visible_alias = "evict-after", value_name = "D", value_parser = parse_duration)]
     pub idle_timeout: Option<Duration>,
 
-    /// How late the server may expire a client: its tick
+    /// How late the server may expire a client: its tick. One second more is allowed before that
+    /// breaks a law
     #[arg(long, value_name = "D", default_value = "100ms", value_parser = parse_duration)]
     pub tick: Duration,
 

@@ -5,7 +5,7 @@ mod generator;
 mod server;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command};
@@ -231,6 +231,106 @@ fn an_slo_that_breaks_is_named_if_nothing_else_is_at_its_end() {
     assert!(limiter == "slo" || limiter.ends_with("cpu"), "{limiter}: {}", outcome.stderr);
     let answer = report["answer"].as_str().unwrap();
     assert!(answer.contains("rtt.p50<100ms is "), "{answer}");
+}
+
+/// The same in one thread, which is busy for as long as each heartbeat takes.
+fn serve_in_one_thread(each: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut streams: Vec<TcpStream> = Vec::new();
+        loop {
+            let fresh = std::iter::from_fn(|| listener.accept().ok());
+            streams.extend(fresh.map(|(stream, _)| {
+                stream.set_nonblocking(true).unwrap();
+                stream.set_nodelay(true).unwrap();
+                stream
+            }));
+            let mut was_idle = true;
+            streams.retain_mut(|stream| look_after(stream, each, &mut was_idle));
+            if was_idle {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    address
+}
+
+/// Answers whatever has come. Whether the client is still there.
+fn look_after(stream: &mut TcpStream, each: Duration, was_idle: &mut bool) -> bool {
+    let mut bytes = [0; 64];
+    let count = match stream.read(&mut bytes) {
+        Ok(0) => return false,
+        Ok(count) => count,
+        Err(error) => return error.kind() == ErrorKind::WouldBlock,
+    };
+    *was_idle = false;
+    let mut rest = &bytes[..count];
+    while let [_, length, kind, ..] = *rest {
+        rest = rest.get(usize::from(length) + 2..).unwrap_or(&[]);
+        let answer: &[u8] = match kind {
+            1 => &WELCOME,
+            3 => {
+                let begun = Instant::now();
+                while begun.elapsed() < each {
+                    std::hint::spin_loop();
+                }
+                &[0, 1, 4]
+            }
+            _ => &[],
+        };
+        if stream.write_all(answer).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// One thread has time for 1,000 heartbeats a second, which is 300 clients: no core is wanted by
+/// anybody else, so it is the server's CPU that ends.
+#[test]
+fn a_server_whose_thread_is_always_busy_is_named() {
+    let address = serve_in_one_thread(Duration::from_millis(1));
+    let _turn = turn();
+    let flags = format!(
+        "--target tcp://{address} --server-pid {} -i 300ms -d 2s --settle 100ms --connect-rate 1k \
+         --from 100 --max 1k --tolerance 20% --slo rtt.p50<100ms",
+        std::process::id()
+    );
+    let mut outcome = finish(search(&flags));
+    for _ in 0..3 {
+        if outcome.report["limiter"] != "server-cpu" {
+            outcome = finish(search(&flags));
+        }
+    }
+    let report = &outcome.report;
+    assert_eq!(outcome.code, Some(0), "{} {report}", outcome.stderr);
+    assert_eq!(report["limiter"], "server-cpu", "{}", outcome.stderr);
+    assert!((150.0..400.0).contains(&outcome.number("capacity")), "{}", outcome.stderr);
+    let evidence = report["evidence"].as_str().unwrap();
+    assert!(evidence.contains("its busiest thread was busy for"), "{evidence}");
+    assert!(report["answer"].as_str().unwrap().contains("the server's CPU"), "{report}");
+}
+
+/// Both programs on one core: more heartbeats than it has time for, and nothing else at its end.
+#[test]
+fn a_core_that_both_programs_use_up_is_named() {
+    if server::is_missing() {
+        return;
+    }
+    let _turn = turn();
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0", env!("CARGO_BIN_EXE_loadgen"), "find-capacity"]);
+    let flags = "-i 300ms --idle-timeout 10s -d 1s --settle 100ms --connect-rate 5k \
+                 --from 2k --max 100k --tolerance 100% --slo rtt.p50<50ms -o -";
+    command.args(flags.split_whitespace());
+    let outcome = finish(spawn(command));
+    let report = &outcome.report;
+    assert_eq!(outcome.code, Some(0), "{} {report}", outcome.stderr);
+    assert_eq!(report["limiter"], "host-cpu", "{}", outcome.stderr);
+    let evidence = report["evidence"].as_str().unwrap();
+    assert!(evidence.contains("waited") && evidence.contains("of 1 cores"), "{evidence}");
 }
 
 /// An interrupt ends the run that goes on in good order, and what was learnt is told.

@@ -1,9 +1,11 @@
 """The server, the well-behaved clients, the hostile ones, and who watches them."""
 
+import contextlib
 import http.client
 import json
 import os
 import pathlib
+import resource
 import shlex
 import signal
 import socket
@@ -80,6 +82,18 @@ class Server:
     def rss_bytes(self):
         pages = int(pathlib.Path(f"/proc/{self.child.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @contextlib.contextmanager
+    def out_of_descriptors(self):
+        """For a while it may have no more descriptors (RLIMIT_NOFILE) than are open."""
+        pid = self.child.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        is_open = len(os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (is_open, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
     def tcp_counters(self):
         """Those of its namespace (netstat -s)."""

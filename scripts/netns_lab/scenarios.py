@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import resource
 import signal
 import time
 
@@ -19,6 +20,7 @@ DEATH = Times(interval_s=10, idle_s=20)
 PAUSE_S = 3 * SHORT.idle_s
 CUT_S = 8
 CROWD, STOP_S = 12_000, 1
+RLIMIT_NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 AFTER_S = 3  # kept free at the end of the steady state, to see newcomers let in again
 
 
@@ -108,6 +110,13 @@ def crowd_at_once(stage):
         time.sleep(STOP_S)
         stage.server.signal(signal.SIGCONT)
     account = attack.account()
+    return {**account, "place_after_s": stage.wait_for_a_place()}
+
+
+def no_descriptors(stage):
+    """The server has no descriptor left for whoever comes, and later it has."""
+    with stage.server.out_of_descriptors():
+        account = stage.hostile("newcomer", 1_000, 1, TROUBLE_S - AFTER_S).account()
     return {**account, "place_after_s": stage.wait_for_a_place()}
 
 
@@ -236,6 +245,14 @@ def table_never_full(found):
                         f"{engine['accepts_paused']:,} pauses of accepting")
 
 
+def ran_out(found):
+    """Newcomers wait in the accept queue; nobody is accepted to be dropped."""
+    account, pauses = found.account, found.stats["engine"]["accepts_paused"]
+    came = account["connected"]
+    kept = pauses > 0 and came > 0 and not account["answered"] and not account["ended_by_server"]
+    return kept, f"{pauses:,} pauses of accepting, {account['waiting']:,} of {came:,} newcomers waited"
+
+
 def undisturbed(found):
     longest_s = found.report["rtt_us"]["max"] / 1e6
     return longest_s <= STOP_S + 2, f"longest round trip {longest_s:.1f} s"
@@ -348,6 +365,10 @@ SCENARIOS = [
              "sent again); the others are answered within 2 s", crowd_at_once,
              both(table_never_full, refused("max_connections"), undisturbed, place_again(8)),
              (3_000,), ("--rings-per-shard", "2"), whole=False, scarce_descriptors=True),
+    Scenario("no-descriptors", "--engine epoll, and RLIMIT_NOFILE falls to what is open: newcomers wait, "
+             "none is accepted to be dropped; let in again within 2 s of its rise", no_descriptors,
+             both(ran_out, place_again(2)), (200,), ("--engine", "epoll"),
+             connections_max=RLIMIT_NOFILE - 2_000),
     Scenario("accept-queue", "300 at once on accept queues of 8: all let in, within 16 s (SYNs sent "
              "again)", hostile("newcomer", 2_000, 300), all_let_in(16), (150,), somaxconn=8, connect_rate="4k"),
     Scenario("syn-flood", "SYN cookies: none reaches the server; at 2,500/s newcomers let in within 3 s",

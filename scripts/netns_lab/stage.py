@@ -61,6 +61,8 @@ class Scenario:
     somaxconn: int = 65_535
     # The server's RLIMIT_NOFILE is as low as its clients allow.
     scarce_descriptors: bool = False
+    # No more well-behaved clients than these.
+    connections_max: float = math.inf
     more: tuple = ()
 
 
@@ -110,7 +112,8 @@ class Stage:
     def __init__(self, lab: Lab, one: Scenario, options, rate, base, folder):
         self.lab, self.one, self.options = lab, one, options
         self.rate, self.base, self.folder = rate, base, folder
-        self.connections, self.binaries = options.connections, options.bin
+        self.connections = min(options.connections, one.connections_max)
+        self.binaries = options.bin
         self.server = self.well = None
 
     def flags(self):

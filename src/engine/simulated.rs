@@ -9,6 +9,7 @@
 //! What is modelled, and what is not, stands in `docs/decisions/0005-simulator.md`.
 
 mod account;
+mod behaviour;
 mod client;
 mod farewell;
 mod fate;

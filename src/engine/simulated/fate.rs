@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::client::Behaviour;
+use super::behaviour::Behaviour;
 use super::pushes::Push;
 use super::world::{Event, World};
 use crate::session::SessionKey;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::client::Behaviour;
+use super::behaviour::Behaviour;
 use super::kernel::Cqe;
 use super::peer::{Outcome, Parted, Peer, Reading};
 use super::world::{Event, World};

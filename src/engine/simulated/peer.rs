@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Rules;
-use super::client::Behaviour;
+use super::behaviour::Behaviour;
 use super::web_socket::Pieces;
 use crate::protocol::Protocol;
 use crate::session::{CloseReason, SessionKey};

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::client::Behaviour;
+use super::behaviour::Behaviour;
 use super::peer::{Outcome, Reply};
 use super::world::World;
 use crate::session::CloseReason;

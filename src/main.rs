@@ -1,4 +1,5 @@
 //! The `heartwheel` program: parse, then run.
+#![forbid(unsafe_code)]
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

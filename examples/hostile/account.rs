@@ -63,6 +63,8 @@ pub struct Account {
     pub answer: Times,
     /// From connect until the server had ended it.
     pub lived: Times,
+    /// From connect until now, of those who were open at the end.
+    pub still_open: Times,
 }
 
 impl Account {
@@ -80,6 +82,7 @@ impl Account {
             "connect_ms": self.connect.to_json(),
             "answer_ms": self.answer.to_json(),
             "lived_ms": self.lived.to_json(),
+            "still_open_ms": self.still_open.to_json(),
         })
     }
 }

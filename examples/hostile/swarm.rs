@@ -113,11 +113,15 @@ impl Swarm {
     /// If epoll fails.
     pub fn run(&mut self, mut connects: Pace, mut writes: Pace, end: Instant) -> io::Result<()> {
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
-        while Instant::now() < end {
+        let mut now = Instant::now();
+        while now < end {
             self.open_some(&mut connects);
             self.write_some(&mut writes);
             self.hear(&mut events)?;
+            now = Instant::now();
         }
+        let open = self.clients.iter().filter(|(_, client)| client.open);
+        open.for_each(|(_, client)| self.account.still_open.note(client.began.elapsed()));
         while self.answers_to_come() > 0 && Instant::now() < end + LAST_ANSWERS {
             self.hear(&mut events)?;
         }

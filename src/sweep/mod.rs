@@ -3,22 +3,39 @@
 //! A sweeper knows sessions by their dense index only, and time in whole [`Tick`]s. It reads no
 //! clock, and it does not call back: the expired come out as data, so nothing can re-enter it.
 
+// Only the vector code may be unsafe: forbidden elsewhere.
+#[forbid(unsafe_code)]
 mod binary_heap;
+#[forbid(unsafe_code)]
 mod block_wheel;
+#[forbid(unsafe_code)]
 mod blocks;
+#[forbid(unsafe_code)]
 mod btree;
+#[forbid(unsafe_code)]
 mod dense_scan;
+#[forbid(unsafe_code)]
 mod dial;
+#[forbid(unsafe_code)]
 mod eager_wheel;
+#[forbid(unsafe_code)]
 mod far;
+#[forbid(unsafe_code)]
 mod hierarchical_wheel;
+#[forbid(unsafe_code)]
 mod lanes;
+#[forbid(unsafe_code)]
 mod lazy_wheel;
+#[forbid(unsafe_code)]
 mod lists;
+#[forbid(unsafe_code)]
 mod lru_list;
+#[forbid(unsafe_code)]
 mod map_scan;
 mod simd;
+#[forbid(unsafe_code)]
 mod strategy;
+#[forbid(unsafe_code)]
 mod wheel;
 
 pub use binary_heap::LazyHeap;

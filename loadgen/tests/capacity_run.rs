@@ -69,6 +69,13 @@ fn a_run_has_its_own_hash_and_leaves_nothing_behind() {
     assert!(err.contains(&format!("TCP hash of {BUCKETS} buckets")), "{err}");
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["connections"]["opened"], 300);
+    // How to repeat all of it, and what the namespace hides.
+    let here = &report["environment"];
+    let command = "scripts/capacity-run --netns --hash-entries 16384 -- -c 300 -i 300ms";
+    assert!(here["command"].as_str().unwrap().starts_with(command), "{here}");
+    let tcp_mem = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").unwrap();
+    let tcp_mem: Vec<&str> = tcp_mem.split_whitespace().collect();
+    assert_eq!(here["tcp_mem_pages"], tcp_mem.join(" "));
     assert_eq!(fs::read_to_string(CHILD_HASH).unwrap(), before);
     assert!(!namespaces().contains(&name), "{}", namespaces());
 }

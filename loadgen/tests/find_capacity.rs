@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -81,11 +81,21 @@ fn the_answer_is_one_line() {
     }
     let _turn = turn();
     let page = std::env::temp_dir().join(format!("loadgen-capacity-{}.html", std::process::id()));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
-    command.arg("find-capacity").args(SHORT.split_whitespace());
-    command.args(["--from", "50", "--max", "100", "--html"]).arg(&page);
-    let output = spawn(command).wait_with_output().unwrap();
-    let told = String::from_utf8(output.stdout).unwrap();
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+        command.arg("find-capacity").args(SHORT.split_whitespace());
+        command.args(["--from", "50", "--max", "100", "--html"]).arg(&page);
+        spawn(command).wait_with_output().unwrap()
+    };
+    let told = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut output = run();
+    for _ in 0..3 {
+        // This machine had no time for it.
+        if told(&output).contains("limited by") {
+            output = run();
+        }
+    }
+    let told = told(&output);
     let progress = String::from_utf8_lossy(&output.stderr);
     assert_eq!(told.lines().count(), 1, "{told}");
     let html = fs::read_to_string(&page);
@@ -94,11 +104,9 @@ fn the_answer_is_one_line() {
     assert!(html.contains("Steps") && html.contains("<td>50</td>"), "{html}");
     assert!(!html.contains("<script") && html.ends_with("</html>\n"));
     assert!(progress.contains("step  1"), "{progress}");
-    // On a machine that had the time for it.
-    if output.status.code() == Some(0) && !told.contains("limited by") {
-        assert!(told.starts_with("capacity: at least 100 connections ("), "{told}");
-        assert!(told.contains("--max: no limit was reached"), "{told}");
-    }
+    assert_eq!(output.status.code(), Some(0), "{told} {progress}");
+    assert!(told.starts_with("capacity: at least 100 connections ("), "{told}");
+    assert!(told.contains("--max: no limit was reached"), "{told}");
 }
 
 /// With so few descriptors there are not enough rings: that is known beforehand, and told.
@@ -228,7 +236,7 @@ fn an_slo_that_breaks_is_named_if_nothing_else_is_at_its_end() {
     assert_eq!(outcome.code, Some(0), "{} {report}", outcome.stderr);
     assert!((40.0..200.0).contains(&outcome.number("capacity")), "{}", outcome.stderr);
     let limiter = report["limiter"].as_str().unwrap();
-    assert!(limiter == "slo" || limiter.ends_with("cpu"), "{limiter}: {}", outcome.stderr);
+    assert_eq!(limiter, "slo", "{}", outcome.stderr);
     let answer = report["answer"].as_str().unwrap();
     assert!(answer.contains("rtt.p50<100ms is "), "{answer}");
 }

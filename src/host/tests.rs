@@ -136,7 +136,7 @@ const POOR: &[(&str, &str, &str, &str)] = &[
         "cores",
         "proc/self/status",
         "Gid: 7\nGroups: 8\nSeccomp: 0\nCpus_allowed_list: 0\n",
-        "--heartbeat-interval 56s",
+        "--heartbeat-interval 78s",
     ),
     (
         "memory",

@@ -1,5 +1,6 @@
 //! From what was counted and measured to the report.
 
+use std::env;
 use std::fs;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -140,11 +141,19 @@ pub fn build(evidence: &Evidence<'_>) -> Report {
     report
 }
 
+/// The command that a script like `scripts/capacity-run` was given.
+pub const STARTED_BY: &str = "LOADGEN_STARTED_BY";
+
 fn environment(task: &Task) -> Environment {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let sysctl = |name: &str| {
         let value = read(&format!("/proc/sys/{name}"));
         value.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    // In a network namespace some values of the host do not show; who has made it may tell them.
+    let of_host = |name: &str, told: &str| match sysctl(name) {
+        hidden if hidden.is_empty() => env::var(told).unwrap_or_default(),
+        shown => shown,
     };
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
@@ -160,15 +169,19 @@ fn environment(task: &Task) -> Environment {
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         memory_bytes: heartwheel::host::kib_field(&read("/proc/meminfo"), "MemTotal:").unwrap_or(0),
         descriptors_max: u64::from(task.slots_per_ring),
-        tcp_mem_pages: sysctl("net/ipv4/tcp_mem"),
-        netdev_max_backlog: sysctl("net/core/netdev_max_backlog"),
+        tcp_mem_pages: of_host("net/ipv4/tcp_mem", "LOADGEN_TCP_MEM"),
+        netdev_max_backlog: of_host("net/core/netdev_max_backlog", "LOADGEN_NETDEV_MAX_BACKLOG"),
         somaxconn: sysctl("net/core/somaxconn"),
     }
 }
 
-/// How this program was started. Where it lies is nobody's business.
+/// How this program was started, or whatever has started it for its sake. Where it lies is nobody's
+/// business.
 pub fn command() -> String {
-    let words = std::env::args().skip(1).map(|word| quoted(&word));
+    if let Ok(command) = env::var(STARTED_BY) {
+        return command;
+    }
+    let words = env::args().skip(1).map(|word| quoted(&word));
     std::iter::once("loadgen".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 

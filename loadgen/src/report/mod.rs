@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::build::{Evidence, build, command};
+pub use self::build::{Evidence, STARTED_BY, build, command};
 pub use self::events::{Data, EventSection, Push, Reconnect, Slow};
 pub use self::histograms::Histograms;
 pub use self::html::{escape, html, page, table};

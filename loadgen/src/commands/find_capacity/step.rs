@@ -80,6 +80,8 @@ pub fn run(
     let mut child = Command::new(program)
         .args(["-c", &load.to_string(), "-d", &format!("{}ms", duration.as_millis())])
         .args(["--report", "-", "--no-live"])
+        // Each step tells its own command.
+        .env_remove(crate::report::STARTED_BY)
         .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -21,7 +21,10 @@ const HALF_BUSY: f64 = 0.7;
 pub fn used_up(facts: Facts<'_>, stage: Stage) -> Vec<Suspect> {
     match (facts.verdict(), stage) {
         ("void", _) => vec![of_a_late_generator(facts)],
-        (_, Stage::Connecting) => while_connecting(facts).into_iter().collect(),
+        // Whose threads wanted for a core later had wanted for it before.
+        (_, Stage::Connecting) => {
+            while_connecting(facts).map_or_else(|| while_holding(facts), |one| vec![one])
+        }
         (_, Stage::Holding) => while_holding(facts),
     }
 }

@@ -5,7 +5,7 @@ mod generator;
 mod server;
 
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output};
@@ -201,23 +201,31 @@ fn attend(mut stream: TcpStream, counter: &Mutex<()>, each: Duration) {
     stream.set_nodelay(true).unwrap();
     let mut bytes = [0; 64];
     while let Ok(count @ 1..) = stream.read(&mut bytes) {
-        let mut rest = &bytes[..count];
-        while let [_, length, kind, ..] = *rest {
-            rest = rest.get(usize::from(length) + 2..).unwrap_or(&[]);
-            let answer: &[u8] = match kind {
-                1 => &WELCOME,
-                3 => {
-                    let _mine = counter.lock().unwrap();
-                    thread::sleep(each);
-                    &[0, 1, 4]
-                }
-                _ => &[],
-            };
-            if stream.write_all(answer).is_err() {
-                return;
-            }
+        let one_at_a_time = || {
+            let _mine = counter.lock().unwrap();
+            thread::sleep(each);
+        };
+        if answer(&mut stream, &bytes[..count], one_at_a_time).is_err() {
+            return;
         }
     }
+}
+
+/// Answers the frames in `bytes`, and for each heartbeat does what that takes first.
+fn answer(stream: &mut TcpStream, bytes: &[u8], heartbeat: impl Fn()) -> io::Result<()> {
+    let mut rest = bytes;
+    while let [_, length, kind, ..] = *rest {
+        rest = rest.get(usize::from(length) + 2..).unwrap_or(&[]);
+        match kind {
+            1 => stream.write_all(&WELCOME)?,
+            3 => {
+                heartbeat();
+                stream.write_all(&[0, 1, 4])?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// It answers less than 500 heartbeats a second: at 300 ms from each client, 150 clients. More of
@@ -274,25 +282,13 @@ fn look_after(stream: &mut TcpStream, each: Duration, was_idle: &mut bool) -> bo
         Err(error) => return error.kind() == ErrorKind::WouldBlock,
     };
     *was_idle = false;
-    let mut rest = &bytes[..count];
-    while let [_, length, kind, ..] = *rest {
-        rest = rest.get(usize::from(length) + 2..).unwrap_or(&[]);
-        let answer: &[u8] = match kind {
-            1 => &WELCOME,
-            3 => {
-                let begun = Instant::now();
-                while begun.elapsed() < each {
-                    std::hint::spin_loop();
-                }
-                &[0, 1, 4]
-            }
-            _ => &[],
-        };
-        if stream.write_all(answer).is_err() {
-            return false;
+    let busy = || {
+        let begun = Instant::now();
+        while begun.elapsed() < each {
+            std::hint::spin_loop();
         }
-    }
-    true
+    };
+    answer(stream, &bytes[..count], busy).is_ok()
 }
 
 /// One thread has time for 1,000 heartbeats a second, which is 300 clients: no core is wanted by

@@ -111,7 +111,8 @@ fn section_5_5_1_nothing_is_read_after_a_close() {
 #[test]
 fn section_7_4_codes_that_may_and_may_not_be_sent() {
     let legal = |code: u16| matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
-    for code in 0..=u16::MAX {
+    // An interpreter has no time for all.
+    for code in (0..=u16::MAX).step_by(if cfg!(miri) { 97 } else { 1 }) {
         let outcome = Ear::new(SERVER).read(&frame(0x88, &code.to_be_bytes(), KEY));
         let expected = if legal(code) { Ok(()) } else { Err(E::CloseCode) };
         assert_eq!(outcome, expected, "{code}");

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use heartwheel::engine::simulated::{CROWD_EVERY_SEEDS, Outcome, fitting_length, simulate};
+use heartwheel::engine::simulated::{BOUNDED, CROWDS, Outcome, Seeds, fitting_length, simulate};
 
 /// Simulates the server: the real loop, shard, codecs and sweepers, on a simulated kernel, among
 /// clients of every kind, in virtual time.
@@ -34,6 +34,9 @@ struct Arguments {
     /// Only worlds of thousands of clients: each 25th seed.
     #[arg(long)]
     crowds: bool,
+    /// Only worlds that bound who may come in: each 7th seed.
+    #[arg(long, conflicts_with = "crowds")]
+    bounded: bool,
     /// Go on after a seed that fails, and list them all.
     #[arg(long)]
     keep_going: bool,
@@ -76,6 +79,18 @@ fn main() -> ExitCode {
     if run.failed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+impl Arguments {
+    /// The seed to run as the one with this number.
+    fn seed(&self, number: u64) -> u64 {
+        let nth = |seeds: Seeds| seeds.nth(self.from, number);
+        match (self.crowds, self.bounded) {
+            (true, _) => nth(CROWDS),
+            (_, true) => nth(BOUNDED),
+            _ => self.from + number,
+        }
+    }
+}
+
 impl Run {
     /// Takes one seed after the other.
     fn work(&self) {
@@ -88,10 +103,7 @@ impl Run {
             if number >= arguments.seeds || ended {
                 return;
             }
-            let seed = match arguments.crowds {
-                true => (arguments.from.div_ceil(CROWD_EVERY_SEEDS) + number) * CROWD_EVERY_SEEDS,
-                false => arguments.from + number,
-            };
+            let seed = arguments.seed(number);
             let length = arguments.length.unwrap_or_else(|| fitting_length(seed, mean));
             let outcome = simulate(seed, length);
             let mut account = self.account.lock().expect("nobody panics with it");

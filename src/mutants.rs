@@ -60,6 +60,11 @@ pub enum Mutant {
     StarvedLast,
     AskedBeforePause,
     HeldUpCounted,
+    TokenNotTaken,
+    MemoryLimitMissed,
+    PlaceKept,
+    AddressKept,
+    PlaceNotCounted,
 }
 
 impl Mutant {
@@ -118,6 +123,11 @@ impl Mutant {
         Mutant::StarvedLast,
         Mutant::AskedBeforePause,
         Mutant::HeldUpCounted,
+        Mutant::TokenNotTaken,
+        Mutant::MemoryLimitMissed,
+        Mutant::PlaceKept,
+        Mutant::AddressKept,
+        Mutant::PlaceNotCounted,
     ];
 }
 

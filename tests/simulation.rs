@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use heartwheel::engine::simulated::{Outcome, Violation, simulate};
+use heartwheel::engine::simulated::{BOUNDED, CROWDS, Outcome, Seeds, Violation, simulate};
 
 const SEEDS: u64 = 240;
 const CHAOS: Duration = Duration::from_secs(10);
 
 /// What the worlds have to reach, beside heartbeats and expiries.
-const REACHED: [&str; 22] = [
+const REACHED: [&str; 27] = [
     "push queued",
     "push written",
     "push acknowledged",
@@ -35,6 +35,11 @@ const REACHED: [&str; 22] = [
     "sent away within a spread drain",
     "a thousand sessions at once",
     "flood of PONGs",
+    "max_connections",
+    "max_per_ip",
+    "address_unknown",
+    "accept_rate",
+    "memory_limit",
 ];
 
 /// The one seed to run, if the environment names one.
@@ -132,8 +137,23 @@ fn what_is_meant_to_go_wrong_does_and_all_is_reached() {
         "mass connect",
         "partition",
         "kick",
+        "ENOTCONN",
+        "short of memory, or not any more",
     ];
     for name in expected {
         assert!(faults.get(name).is_some_and(|count| *count > 0), "{name} never happened");
     }
+}
+
+#[test]
+fn special_worlds_come_at_equal_distances() {
+    let among = |seeds: Seeds| {
+        let first = (0..200).filter(|seed| seeds.include(*seed)).collect::<Vec<_>>();
+        let counted = (0..first.len() as u64).map(|number| seeds.nth(0, number));
+        assert!(counted.eq(first.iter().copied()));
+        first
+    };
+    assert_eq!(among(CROWDS), [25, 50, 75, 100, 125, 150, 175]);
+    assert_eq!(among(BOUNDED)[..3], [3, 10, 17]);
+    assert_eq!([CROWDS.nth(50, 0), CROWDS.nth(51, 0), BOUNDED.nth(11, 1)], [50, 75, 24]);
 }

@@ -13,6 +13,7 @@ mod behaviour;
 mod client;
 mod farewell;
 mod fate;
+mod gate;
 mod held_up;
 mod kernel;
 mod lateness;
@@ -40,7 +41,7 @@ use self::farewell::Draining;
 use self::fate::Order;
 use self::random::Random;
 use self::ring::SimulatedRing;
-pub use self::setup::CROWD_EVERY_SEEDS;
+pub use self::setup::{BOUNDED, CROWDS, Seeds};
 use self::setup::{Rates, Rules, Sizes, TICKS_MS, make_engine, rates, rules, sizes};
 use self::world::{Event, World};
 use super::uring::UringEngine;
@@ -266,6 +267,9 @@ impl Simulation {
         world.turn_begins = true;
         world.rings.iter_mut().for_each(|ring| ring.enters = 0);
         world.end_closes();
+        if world.gate.watches_memory() {
+            self.engine.shard().note_memory(world.gate.tell_memory());
+        }
         let mut orders = std::mem::take(&mut world.orders);
         for order in orders.drain(..) {
             let (reply, answer) = oneshot::channel();

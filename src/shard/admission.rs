@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::mutants::{Mutant, is};
 use crate::protocol::address::PeerAddress;
 use crate::session::Refusal;
 use crate::time::Timestamp;
@@ -69,14 +70,16 @@ impl Admission {
     /// # Errors
     /// Which bound is reached.
     pub(super) fn enter(&self, now: Timestamp) -> Result<(), Refusal> {
-        if self.memory_exceeded.load(Ordering::Relaxed) {
+        if self.memory_exceeded.load(Ordering::Relaxed) && !is(Mutant::MemoryLimitMissed) {
             return Err(Refusal::MemoryLimit);
         }
-        if !self.take_token(now) {
+        if !self.take_token(now) && !is(Mutant::TokenNotTaken) {
             return Err(Refusal::AcceptRate);
         }
         if self.admitted.fetch_add(1, Ordering::Relaxed) >= self.bounds.connections_max {
-            self.leave();
+            if !is(Mutant::PlaceKept) {
+                self.leave();
+            }
             return Err(Refusal::MaxConnections);
         }
         Ok(())
@@ -112,7 +115,7 @@ impl Admission {
         let mut households = self.households();
         let count = households.entry(address.household()).or_default();
         let allowed = *count < max;
-        *count += u32::from(allowed);
+        *count += u32::from(allowed && !is(Mutant::PlaceNotCounted));
         allowed
     }
 

@@ -1,6 +1,7 @@
 //! Where sessions come from: who is let in, whom a limit counts, and what proxies say.
 
 use super::Shard;
+use crate::mutants::{Mutant, is};
 use crate::protocol::address::PeerAddress;
 use crate::protocol::proxy::{Parsed, parse};
 use crate::session::{CloseReason, Partial, Phase, Refusal, Session, SessionKey, Unfinished};
@@ -64,7 +65,7 @@ impl<S: Sweeper, C> Shard<S, C> {
     pub(super) fn forget_counted_for(&mut self, key: SessionKey) {
         let Some(place) = self.counted_for.get_mut(key.index as usize) else { return };
         let address = std::mem::replace(place, PeerAddress::NOBODY);
-        if address != PeerAddress::NOBODY {
+        if address != PeerAddress::NOBODY && !is(Mutant::AddressKept) {
             self.admission.leave_from(address);
         }
     }

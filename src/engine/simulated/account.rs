@@ -126,6 +126,10 @@ impl World {
                 self.violate(format!("{name} is {counted}, and ought to be {right}"));
             }
         }
+        if counters.rejected != self.gate.rejected && !self.stopping {
+            let (counted, right) = (counters.rejected, self.gate.rejected);
+            self.violate(format!("rejected are {counted:?}, and ought to be {right:?}"));
+        }
         let low = if self.stopping { 0 } else { tally.bytes_received };
         let high = tally.bytes_received + tally.doubtful;
         if !(low..=high).contains(&counters.bytes_received) {

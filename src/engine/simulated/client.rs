@@ -43,6 +43,7 @@ impl World {
         let room = self.random.within(200, 3_000) as usize;
         let id = self.peers.len();
         let mut peer = Peer::new(behaviour, latency_us, reading, room, &self.rules);
+        peer.home = self.any_home();
         peer.acknowledges = peer.protocol() == Protocol::Tcp && self.random.chance(900);
         self.peers.push(peer);
         self.live.push(id);

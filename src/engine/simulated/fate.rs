@@ -27,6 +27,9 @@ impl World {
         while self.live.len() < self.sizes.clients / 2 && !self.stopping {
             self.spawn_any();
         }
+        if self.gate.watches_memory() && self.random.chance(300) {
+            self.turn_memory();
+        }
         match self.random.below(12) {
             0 => {
                 self.fault("mass death");

@@ -14,6 +14,7 @@ pub(super) enum Sqe {
     Receive { slot: u32, tag: Tag },
     ReceiveOnce { slot: u32, tag: Tag },
     Poll { slot: u32, tag: Tag },
+    PeerName { slot: u32, tag: Tag },
     Send { slot: u32, tag: Tag, outgoing: Outgoing },
     Close { slot: u32, tag: Tag },
     Cancel { target: Tag, tag: Tag },

@@ -7,12 +7,12 @@ use super::kernel::{Cqe, Sending, Source, Sqe, Whereabouts};
 use super::world::World;
 use crate::limits::{ACCEPT_PAUSE, SLOT_HEADROOM_DIVISOR};
 use crate::outgoing::Outgoing;
-use crate::ring::{Op, Tag};
+use crate::ring::{Name, Op, Tag};
 use crate::session::SessionKey;
 use crate::time::Timestamp;
 
 /// The index in the tag of the close of a connection that never became a session.
-const NOBODY: u32 = u32::MAX;
+pub(super) const NOBODY: u32 = u32::MAX;
 
 const END_EVENTS: i32 = (libc::POLLRDHUP | libc::POLLIN) as i32;
 
@@ -24,6 +24,7 @@ impl World {
             Sqe::Receive { slot, tag }
             | Sqe::ReceiveOnce { slot, tag }
             | Sqe::Poll { slot, tag }
+            | Sqe::PeerName { slot, tag }
             | Sqe::Send { slot, tag, .. }
             | Sqe::Close { slot, tag } => (Some(*slot), *tag),
             Sqe::Cancel { target, tag } => {
@@ -55,8 +56,16 @@ impl World {
             self.violate(format!("{tag:?} on slot {slot}, which is not open"));
             return;
         };
+        if tag.op == Op::PeerName {
+            state.in_flight += 1;
+            if state.owner.is_some() || !self.gate.asks_names() {
+                self.violate(format!("{tag:?}: he is known, or nobody has to be asked"));
+            }
+            return;
+        }
         let owner = *state.owner.get_or_insert((tag.index, tag.generation));
         let (in_flight, is_closing) = (state.in_flight, state.closing);
+        self.judge_gate(peer, tag.index != NOBODY);
         let mut wrong = Vec::new();
         if owner != (tag.index, tag.generation) {
             wrong.push("another session's slot is used");
@@ -126,6 +135,7 @@ impl World {
                 state.sending = Some(Sending { tag, outgoing, sent: 0, whole });
                 self.run_source(ring, Source::Send(slot));
             }
+            Sqe::PeerName { slot, tag } => self.tell_name(ring, slot, tag),
             Sqe::Close { slot, tag } => self.close(ring, slot, tag),
             Sqe::Cancel { target, tag } => self.cancel(ring, target, tag),
             Sqe::ReadWake { tag } => self.wait_for_bell(tag),
@@ -177,6 +187,15 @@ impl World {
             let cqe = Cqe::last(tag, slot as i32);
             self.post(ring, Cqe { slot: Some(slot), peer: Some(peer), ..cqe });
         }
+    }
+
+    /// Of a connection that was reset the kernel knows no name any more.
+    fn tell_name(&mut self, ring: usize, slot: u32, tag: Tag) {
+        let Some(peer) = self.rings[ring].slots[slot as usize].peer else { return };
+        let fails = self.peers[peer].reset || self.strikes("ENOTCONN", self.rates.accept_fails);
+        let result = if fails { -libc::ENOTCONN } else { size_of::<Name>() as i32 };
+        let cqe = Cqe { slot: Some(slot), peer: Some(peer), ..Cqe::last(tag, result) };
+        self.post_sooner_or_later(ring, cqe);
     }
 
     fn submit_receive(&mut self, ring: usize, slot: u32, tag: Tag) {
@@ -390,7 +409,7 @@ impl World {
         if let Some(peer) = place.peer {
             self.disconnect(peer);
         }
-        self.closing_completions.push((ring, Cqe::last(tag, 0)));
+        self.closing_completions.push((ring, Cqe { peer: place.peer, ..Cqe::last(tag, 0) }));
     }
 
     /// The server's side of a connection has gone.

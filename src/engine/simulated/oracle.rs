@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use super::behaviour::Behaviour;
 use super::kernel::Cqe;
+use super::operations::NOBODY;
 use super::peer::{Outcome, Parted, Peer, Reading};
 use super::world::{Event, World};
 use crate::limits::PENDING_PONGS_MAX;
 use crate::protocol::Protocol;
 use crate::ring::Op;
-use crate::session::CloseReason;
+use crate::session::{CloseReason, Refusal};
 use crate::shard::Activity;
 use crate::time::Timestamp;
 
@@ -101,11 +102,10 @@ impl World {
     pub(super) fn engine_learns(&mut self, ring: usize, cqe: &Cqe) {
         let now = self.now();
         match (cqe.tag.op, cqe.peer) {
-            (Op::Accept, Some(id)) => {
-                self.tally.accepted += 1;
-                self.peers[id].opened_at = Some(now);
-                self.peers[id].note_activity(now);
-            }
+            (Op::Accept, Some(_)) if self.gate.asks_names() => {}
+            (Op::Accept, Some(id)) => self.comes_in(id, true),
+            (Op::PeerName, Some(id)) => self.comes_in(id, cqe.result > 0),
+            (Op::Close, Some(id)) if cqe.tag.index != NOBODY => self.leaves(id),
             (Op::Receive | Op::ReceiveOnce, Some(id)) => {
                 let filled = cqe.buffer.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
                 if filled > 0 {
@@ -115,7 +115,10 @@ impl World {
                 }
             }
             (Op::Accept, None) => {
-                self.tally.accepted += u64::from(cqe.result == -libc::ENFILE);
+                if cqe.result == -libc::ENFILE {
+                    self.tally.accepted += 1;
+                    self.gate.rejected[Refusal::RingFull as usize] += 1;
+                }
                 if [-libc::ENFILE, -libc::EMFILE].contains(&cqe.result) {
                     self.rings[ring].exhausted_at = Some(now);
                 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::Rules;
 use super::behaviour::Behaviour;
+use super::gate::Home;
 use super::web_socket::Pieces;
 use crate::protocol::Protocol;
-use crate::session::{CloseReason, SessionKey};
+use crate::session::{CloseReason, Refusal, SessionKey};
 use crate::time::Timestamp;
 
 /// How a client takes what it is sent.
@@ -112,6 +113,9 @@ pub(super) struct Peer {
     pub(super) steps: u32,
     pub(super) latency_us: u64,
     pub(super) reading: Reading,
+    pub(super) home: Option<Home>,
+    /// Why it is not to be let in.
+    pub(super) refusal: Option<Refusal>,
     /// It sends receipts for what it is pushed.
     pub(super) acknowledges: bool,
     /// What it is about to send of a fragmented message.
@@ -234,6 +238,8 @@ impl Peer {
             steps: 0,
             latency_us,
             reading,
+            home: None,
+            refusal: None,
             acknowledges: false,
             pieces: Pieces::new(),
             dead: false,

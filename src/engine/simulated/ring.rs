@@ -84,12 +84,15 @@ impl RingFace for SimulatedRing {
         self.push(Sqe::Cancel { target, tag });
     }
 
-    fn peer_name(&mut self, _: u32, _: bool, tag: Tag) {
-        self.world.borrow_mut().violate(format!("{tag:?}: nobody has to be asked for his name"));
+    fn peer_name(&mut self, slot: u32, _: bool, tag: Tag) {
+        self.push(Sqe::PeerName { slot, tag });
     }
 
-    fn take_peer_name(&mut self, _: &Completion<Loan>) -> Option<Box<Name>> {
-        None
+    fn take_peer_name(&mut self, completion: &Completion<Loan>) -> Option<Box<Name>> {
+        let world = self.world.borrow();
+        let peer = world.rings[self.number].slots[completion.tag.index as usize].peer?;
+        let home = world.peers[peer].home.filter(|_| completion.result > 0)?;
+        Some(Box::new(home.name))
     }
 
     fn read_wake(&mut self, _: BorrowedFd<'_>, tag: Tag) {

@@ -16,7 +16,7 @@ use crate::engine::uring::UringEngine;
 use crate::engine::{Arming, EngineConfig, EngineError, MailSender, Status, Tuning, mailbox};
 use crate::limits::ACCEPTS_PER_TURN;
 use crate::protocol::Protocol;
-use crate::shard::{Activity, Admission, Policy, Shard};
+use crate::shard::{AcceptRate, Activity, Admission, Bounds, Policy, Shard};
 use crate::socket::Listener;
 use crate::sweep::{AnySweeper, Strategy};
 use crate::time::{Tick, TickLength};
@@ -27,8 +27,31 @@ const LONG: Duration = Duration::from_secs(60);
 /// The lengths of a tick.
 pub(super) const TICKS_MS: [u64; 4] = [1, 10, 100, 1_000];
 
-/// One world in so many is a crowd: thousands of clients at a time, on large rings.
-pub const CROWD_EVERY_SEEDS: u64 = 25;
+/// Seeds at equal distances: their worlds are of a special kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    first: u64,
+    every: u64,
+}
+
+/// These worlds are crowds: thousands of clients at a time, on large rings.
+pub const CROWDS: Seeds = Seeds { first: 25, every: 25 };
+
+/// These bound who may come in, beside the room that there is.
+pub const BOUNDED: Seeds = Seeds { first: 3, every: 7 };
+
+impl Seeds {
+    /// Whether `seed` is one of them.
+    pub const fn include(self, seed: u64) -> bool {
+        seed >= self.first && (seed - self.first).is_multiple_of(self.every)
+    }
+
+    /// The one that comes `number` after the first of those not below `from`.
+    pub const fn nth(self, from: u64, number: u64) -> u64 {
+        let skipped = from.saturating_sub(self.first).div_ceil(self.every);
+        self.first + (skipped + number) * self.every
+    }
+}
 
 /// The sizes of a simulated server and of its world.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +65,7 @@ pub(super) struct Sizes {
     pub(super) buffers: u16,
     pub(super) buffer_bytes: u32,
     pub(super) clients: usize,
+    pub(super) bounds: Bounds,
 }
 
 /// How often faults happen, in a thousand cases.
@@ -117,10 +141,18 @@ impl Rules {
 }
 
 pub(super) fn sizes(seed: u64, random: &mut Random) -> Sizes {
-    let few = sizes_of_few(random);
-    if !seed.is_multiple_of(CROWD_EVERY_SEEDS) {
-        return few;
+    let mut sizes = sizes_of_few(random);
+    if CROWDS.include(seed) {
+        sizes = sizes_of_crowd(random, sizes);
     }
+    sizes.bounds.connections_max = sizes.slots as usize * sizes.rings;
+    if BOUNDED.include(seed) {
+        sizes.bounds = bounds(seed, &sizes);
+    }
+    sizes
+}
+
+fn sizes_of_crowd(random: &mut Random, few: Sizes) -> Sizes {
     Sizes {
         is_crowd: true,
         slots: random.pick(&[500, 2_000, 4_000]),
@@ -143,6 +175,33 @@ fn sizes_of_few(random: &mut Random) -> Sizes {
         buffers: random.pick(&[2, 2, 4, 16, 64]),
         buffer_bytes: random.pick(&[16, 64, 256]),
         clients: random.within(4, 60) as usize,
+        bounds: Bounds {
+            connections_max: 0,
+            per_address_max: None,
+            accept_rate: None,
+            memory_bytes_max: None,
+        },
+    }
+}
+
+/// Drawn by dice of its own, so that the worlds without bounds are what they were before there were
+/// any.
+fn bounds(seed: u64, sizes: &Sizes) -> Bounds {
+    let mut random = Random::new(!seed);
+    let room = sizes.bounds.connections_max as u64;
+    let some = sizes.clients as u64;
+    let least = if random.chance(500) { room / 4 + 1 } else { room };
+    let rate = AcceptRate {
+        per_s: random.within(1, some * 2) as u32,
+        burst: random.within(1, some / 2) as u32,
+    };
+    let per_address_max = random.within(1, some / 4) as u32;
+    Bounds {
+        connections_max: random.within(least, room) as usize,
+        per_address_max: random.chance(500).then_some(per_address_max),
+        accept_rate: random.chance(500).then_some(rate),
+        // Nobody has so much.
+        memory_bytes_max: random.chance(500).then_some(u64::MAX - 1),
     }
 }
 
@@ -240,7 +299,7 @@ pub(super) fn make_engine(
     };
     let capacity = sizes.slots as usize * sizes.rings;
     let sweeper = AnySweeper::new(strategy, capacity, Tick(0));
-    let shard = Shard::new(0, policy, Admission::new(capacity), sweeper, capacity);
+    let shard = Shard::new(0, policy, Admission::with(sizes.bounds), sweeper, capacity);
     // Stand-ins: the simulated rings know listeners by their number.
     let stand_in = || -> Result<OwnedFd, EngineError> {
         let made = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::farewell::Draining;
 use super::fate::Order;
+use super::gate::Gate;
 use super::held_up::HeldUp;
 use super::kernel::{Cqe, RingState, Source, Sqe, Whereabouts};
 use super::oracle::Tally;
@@ -58,6 +59,7 @@ pub(super) struct World {
     /// Those that have a connection, or are about to.
     pub(super) live: Vec<usize>,
     pub(super) tally: Tally,
+    pub(super) gate: Gate,
     pub(super) pushes: Pushes,
     pub(super) draining: Option<Draining>,
     /// How often each fault was injected.
@@ -107,6 +109,7 @@ impl World {
             time: VirtualTime::new(),
             random: Random::new(seed ^ 0x5157_u64.rotate_left(40)),
             rings: (0..sizes.rings).map(|_| RingState::new(&sizes)).collect(),
+            gate: Gate::new(sizes.bounds),
             sizes,
             rates,
             rules,

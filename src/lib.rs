@@ -28,7 +28,8 @@
 //!
 //! # Who may know whom
 //! `limits, time, outgoing, vectors <- protocol, sweep, ring <- session <- shard <- engine <-
-//! host, control <- server <- main`, each only those before it; `tests/tidy.rs` holds these walls up.
+//! host, control <- server <- main`, each only those before it; `tests/tidy.rs` holds these walls
+//! up.
 
 // Only `ring`, `sys`, `vectors` and the vector code in `sweep` may be unsafe: forbidden elsewhere.
 #[forbid(unsafe_code)]

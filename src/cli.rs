@@ -169,7 +169,8 @@ serve_args! {
     /// Ping a client that was silent for a heartbeat interval, once, before it is given up
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     server_ping: Option<bool>,
-    /// Expire nobody: for debugging a client that stands at a breakpoint
+    /// Give up nobody for his silence, not for half a frame either, nor for what he does not read:
+    /// for debugging a client that stands at a breakpoint
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     no_expiry: Option<bool>,
     /// Log heartbeats too, 100 a second at most; other messages are logged at level debug
@@ -212,17 +213,19 @@ serve_args! {
     /// docs/TICKETS.md)
     #[arg(long, value_name = "FILE", help_heading = "Admission")]
     auth_key: Option<PathBuf>,
-    /// Sessions of one address, an IPv6 /64 counting as one [default: no limit]
+    /// Sessions of one address, an IPv6 /64 counting as one; --engine uring needs Linux 6.7 for it
+    /// [default: no limit]
     #[arg(long, value_name = "N", help_heading = "Admission")]
     max_per_ip: Option<Count>,
-    /// Newcomers a second; more are refused and counted [default: no limit]
+    /// Newcomers a second; more are refused and counted. Those that another limit turns away do not
+    /// count [default: no limit]
     #[arg(long, value_name = "N", help_heading = "Admission")]
     accept_rate: Option<Count>,
     /// So many of them may come at once [default: what --accept-rate allows in a second]
     #[arg(long, value_name = "N", help_heading = "Admission")]
     accept_burst: Option<Count>,
     /// Connections from here begin with a header of the PROXY protocol, version 2, and count for
-    /// the address that it names
+    /// the address that it names; --engine uring needs Linux 6.7 for it
     #[arg(long, value_name = "CIDR[,CIDR]", help_heading = "Admission")]
     proxy_from: Option<String>,
     /// Above this resident memory newcomers are refused and counted [default: no limit]
@@ -245,7 +248,7 @@ serve_args! {
     #[arg(long, value_name = "BYTES", help_heading = "Ring tuning")]
     ring_buffer_size: Option<Bytes>,
     /// How idle connections wait: by a multishot poll, and a receive when it fires, or by a
-    /// multishot receive (one operation less per heartbeat, 610 bytes more of kernel memory)
+    /// multishot receive (one operation less per heartbeat, 606 bytes more of kernel memory)
     /// [default: poll]
     #[arg(long, value_name = "poll|receive", help_heading = "Ring tuning")]
     arming: Option<String>,

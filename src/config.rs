@@ -183,6 +183,11 @@ impl Config {
                 policy.tick.as_duration()
             ));
         }
+        if policy.idle_timeout > MILLIS_MAX || policy.heartbeat_interval > MILLIS_MAX {
+            return conflict(format!(
+                "--idle-timeout and --heartbeat-interval end at {MILLIS_MAX:?}"
+            ));
+        }
         let answer_time = policy.idle_timeout - policy.heartbeat_interval;
         let answer_time_min = ANSWER_TICKS_MIN * policy.tick.as_duration();
         if policy.server_ping && answer_time < answer_time_min {
@@ -190,11 +195,6 @@ impl Config {
                 "--server-ping leaves a client {answer_time:?} for its PONG, from \
                  --heartbeat-interval to --idle-timeout; it needs four times --tick, \
                  {answer_time_min:?}: choose a shorter interval or tick"
-            ));
-        }
-        if policy.idle_timeout > MILLIS_MAX || policy.heartbeat_interval > MILLIS_MAX {
-            return conflict(format!(
-                "--idle-timeout and --heartbeat-interval end at {MILLIS_MAX:?}"
             ));
         }
         if self.drain_spread > self.drain_timeout || self.drain_timeout > SPREAD_MAX {
@@ -242,7 +242,7 @@ impl Config {
         } else if !(heartbeat_min..=heartbeat_max).contains(&heartbeat_interval) {
             "--heartbeat-interval does not lie between --heartbeat-min and --heartbeat-max: move \
              one of them"
-        } else if heartbeat_max.mul_f64(timeout_factor) > MILLIS_MAX {
+        } else if heartbeat_max > MILLIS_MAX.div_f64(timeout_factor) {
             "--heartbeat-max times --timeout-factor is more than 49 days, which is where the \
              timeouts end that can be told: lower one of them"
         } else {

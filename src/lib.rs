@@ -16,7 +16,9 @@
 //!    no clock and knows no descriptor, so the same code runs under every engine and in tests.
 //! 3. [`sweep`]: how the silent are found without looking at the rest.
 //! 4. [`protocol`] and [`session`]: what the bytes mean, and what is kept of each client.
-//! 5. [`ring`]: io_uring behind a safe face; with it, all `unsafe` there is.
+//! 5. [`ring`]: io_uring behind a safe face, and with it most of the `unsafe` that there is.
+//!
+//! [`engine::simulated`] runs 1 to 4 in a simulated kernel, in virtual time.
 //!
 //! [`engine::tokio_uring`] and [`engine::epoll`] are the same server with a task per connection, to
 //! compare with; [`control`] is the admin HTTP beside the shards.
@@ -26,7 +28,8 @@
 //!
 //! # Who may know whom
 //! `limits, time, outgoing, vectors <- protocol, sweep, ring <- session <- shard <- engine <-
-//! control <- server <- main`, each only those before it; `tests/tidy.rs` holds these walls up.
+//! host, control <- server <- main`, each only those before it; `tests/tidy.rs` holds these walls
+//! up.
 
 // Only `ring`, `sys`, `vectors` and the vector code in `sweep` may be unsafe: forbidden elsewhere.
 #[forbid(unsafe_code)]

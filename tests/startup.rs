@@ -56,12 +56,13 @@ fn a_policy_that_contradicts_itself_is_refused_with_the_cure() {
     let empty = short.with_extension("empty");
     std::fs::write(&empty, "\n\n").expect("written");
     let (short_path, empty_path) = (short.to_str().expect("plain"), empty.to_str().expect("plain"));
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["--heartbeat-min", "5s", "--heartbeat-max", "4s"], "above --heartbeat-max"),
         (&["--heartbeat-min", "0s"], "1ms"),
         (&["--heartbeat-min", "31s"], "between"),
         (&["--heartbeat-max", "29s"], "between"),
         (&["--heartbeat-max", "1000h", "--timeout-factor", "2"], "lower one"),
+        (&["--heartbeat-max", "500000000000y", "--timeout-factor", "1000"], "lower one"),
         (&["--timeout-factor", "1"], "3 is usual"),
         (&["--timeout-factor", "0.5"], "3 is usual"),
         (&["--timeout-factor", "nan"], "3 is usual"),
@@ -88,6 +89,17 @@ fn a_policy_that_contradicts_itself_is_refused_with_the_cure() {
     let text = complaint(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("allow more"), "{text}");
+}
+
+#[test]
+fn tables_that_are_too_small_name_what_made_them_so() {
+    for slots in ["8", "100"] {
+        let flags = ["--ring-slots", slots, "--max-connections", "1m", "--shards", "1"];
+        let output = serve(&flags).output().expect("it runs");
+        let text = complaint(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(&format!("--ring-slots {slots}")), "{text}");
+    }
 }
 
 #[test]

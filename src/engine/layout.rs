@@ -19,14 +19,31 @@ pub struct Layout {
 
 /// The wanted number of connections does not fit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{connections} connections need more than {RINGS_PER_SHARD_MAX} rings per shard, which is the \
-     most: RLIMIT_NOFILE of {descriptor_limit} bounds each ring's table; raise it (`ulimit -n`, \
-     LimitNOFILE=), or lower --max-connections, or use more --shards"
-)]
-pub struct DoesNotFit {
-    connections: usize,
-    descriptor_limit: u64,
+pub enum DoesNotFit {
+    /// The process's limit bounds each ring's table.
+    #[error(
+        "{connections} connections need more than {RINGS_PER_SHARD_MAX} rings per shard, which is \
+         the most: RLIMIT_NOFILE of {descriptor_limit} bounds each ring's table; raise it \
+         (`ulimit -n`, LimitNOFILE=), or lower --max-connections, or use more --shards"
+    )]
+    Descriptors {
+        /// How many were wanted.
+        connections: usize,
+        /// RLIMIT_NOFILE.
+        descriptor_limit: u64,
+    },
+    /// What was said of each ring's table bounds it.
+    #[error(
+        "{connections} connections do not fit into {RINGS_PER_SHARD_MAX} rings per shard, which \
+         is the most, of --ring-slots {slots}, of which a few are kept free: raise it, or leave it \
+         out"
+    )]
+    Slots {
+        /// How many were wanted.
+        connections: usize,
+        /// `--ring-slots`.
+        slots: u32,
+    },
 }
 
 impl Layout {
@@ -43,18 +60,22 @@ impl Layout {
     ) -> Result<Layout, DoesNotFit> {
         let table_max = u32::try_from(descriptor_limit).unwrap_or(u32::MAX).min(SLOTS_PER_RING_MAX);
         let slots_max = slots.unwrap_or(table_max).min(table_max);
+        let does_not_fit = match slots {
+            Some(slots) if slots < table_max => DoesNotFit::Slots { connections, slots },
+            _ => DoesNotFit::Descriptors { connections, descriptor_limit },
+        };
         let fewest = (1..=RINGS_PER_SHARD_MAX)
             .find(|rings| slots_for(connections, shards * rings) <= u64::from(slots_max))
             .unwrap_or(RINGS_PER_SHARD_MAX + 1);
         let rings = rings_per_shard.unwrap_or(fewest);
         if rings > RINGS_PER_SHARD_MAX {
-            return Err(DoesNotFit { connections, descriptor_limit });
+            return Err(does_not_fit);
         }
         let wanted = u32::try_from(slots_for(connections, shards * rings)).unwrap_or(u32::MAX);
         let slots = slots.unwrap_or(wanted).min(slots_max);
         let capacity = connections_in(slots) * shards * rings;
         if capacity == 0 {
-            return Err(DoesNotFit { connections, descriptor_limit: u64::from(slots) });
+            return Err(does_not_fit);
         }
         Ok(Layout { rings_per_shard: rings, slots, capacity: capacity.min(connections) })
     }
@@ -103,7 +124,7 @@ impl TaskLayout {
         let fits = |shards: usize| slots_for(connections, shards) <= slots_max;
         let fewest = (cores.max(1)..=SHARDS_MAX).find(|&shards| fits(shards));
         let Some(shards) = shards.or(fewest) else {
-            return Err(DoesNotFit { connections, descriptor_limit });
+            return Err(DoesNotFit::Descriptors { connections, descriptor_limit });
         };
         let wanted = slots_for(connections, shards).min(slots_max);
         let slots = u32::try_from(wanted).unwrap_or(u32::MAX);

@@ -81,8 +81,8 @@ impl Ring {
     }
 
     /// Queues the close of `slot` with a reset instead of a FIN (SO_LINGER 0): the peer sees
-    /// ECONNRESET, and no port lingers here. If the option could not be set, the close completes
-    /// with -ECANCELED and has to be queued again.
+    /// ECONNRESET, and no port lingers here. If the option could not be set, that alone completes,
+    /// as [`Op::ResetSetup`]: nothing was closed, and a [`Ring::close`] has to be queued.
     pub fn reset(&mut self, slot: u32, tag: Tag) {
         debug_assert_eq!(tag.op, Op::Close);
         self.make_room(2);
@@ -95,7 +95,7 @@ impl Ring {
         )
         .build();
         let silent = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
-        self.push_raw(option.flags(silent).user_data(tag.with_op(Op::Cancel).to_bits()));
+        self.push_raw(option.flags(silent).user_data(tag.with_op(Op::ResetSetup).to_bits()));
         self.close(slot, tag);
     }
 

@@ -1,7 +1,7 @@
 //! The ring layer: io_uring behind a safe face, for the server's engine and the load generator.
 //!
-//! It knows descriptors, buffers and completions, and nothing of sessions or protocols. With
-//! `sys` it is the only place where `unsafe` stands.
+//! It knows descriptors, buffers and completions, and nothing of sessions or protocols. Beside it
+//! `unsafe` stands in `sys`, `vectors` and the sweeper's vector loads only.
 //!
 //! Invariants:
 //! - every operation that was queued completes exactly once without [`Completion::more`], except

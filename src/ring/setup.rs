@@ -57,6 +57,11 @@ const CLIENT_OPCODES: &[(u8, &str, &str)] = &[
 const ASKING_OPCODES: &[(u8, &str, &str)] =
     &[(opcode::GetSockOpt::CODE, "IORING_OP_URING_CMD", "6.7")];
 
+/// Which commands IORING_OP_URING_CMD has cannot be probed, and the operation itself is older than
+/// the one that we need. Waiting for a futex came with the same kernel.
+const ASKING_WITNESS: &[(u8, &str, &str)] =
+    &[(opcode::FutexWait::CODE, "SOCKET_URING_OP_GETSOCKOPT", "6.7")];
+
 /// Checks that this kernel has what a server's ring needs.
 ///
 /// # Errors
@@ -70,7 +75,7 @@ pub fn probe_server() -> Result<(), RingError> {
 /// # Errors
 /// The first thing that is missing, with the kernel version that has it and the cure.
 pub fn probe_asking_server() -> Result<(), RingError> {
-    probe(ASKING_OPCODES)
+    probe(ASKING_WITNESS)
 }
 
 /// Checks that this kernel has what a client's ring needs.

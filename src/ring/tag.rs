@@ -31,10 +31,13 @@ pub enum Op {
     ReceiveOnce = 11,
     /// The question from where a connection comes.
     PeerName = 12,
+    /// The first link of a [`Ring::reset`](super::Ring::reset): completes only if it failed, and
+    /// then nothing was closed.
+    ResetSetup = 13,
 }
 
 impl Op {
-    const ALL: [Op; 12] = [
+    const ALL: [Op; 13] = [
         Op::Accept,
         Op::Receive,
         Op::Send,
@@ -47,6 +50,7 @@ impl Op {
         Op::Poll,
         Op::ReceiveOnce,
         Op::PeerName,
+        Op::ResetSetup,
     ];
 }
 

@@ -145,3 +145,34 @@ fn a_ring_may_be_dropped_with_everything_in_flight() {
         rustix::io::write(&bell, &1_u64.to_ne_bytes()).expect("nobody reads it");
     }
 }
+
+#[test]
+fn a_close_with_a_reset_is_seen_as_one_and_one_that_fails_says_so() {
+    let client = RingConfig {
+        role: RingRole::Client,
+        slots: 4,
+        submission_entries: 8,
+        completion_entries: 16,
+        buffers: 0,
+        buffer_bytes: BUFFER_BYTES,
+    };
+    let mut ring = Ring::new(&client).expect("this kernel has io_uring");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let target = listener.local_addr().expect("bound");
+    ring.connect(1, None, target, Tag::new(Op::Connect, 0, 5));
+    assert_eq!(wait_for(&mut ring, Op::Connect, 1)[0].result, 0);
+    let (mut peer, _) = listener.accept().expect("it has connected");
+    ring.reset(1, Tag::new(Op::Close, 0, 5));
+    assert_eq!(wait_for(&mut ring, Op::Close, 1)[0].result, 0);
+    let ended = peer.read(&mut [0]).expect_err("a reset is no end in good order");
+    assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset);
+    // In an empty slot there is no socket that could be told.
+    ring.reset(2, Tag::new(Op::Close, 1, 6));
+    let failed = wait_for(&mut ring, Op::ResetSetup, 1).remove(0);
+    assert!(failed.result < 0, "{}", failed.result);
+    assert_eq!((failed.tag.generation, failed.tag.index), (1, 6));
+    ring.close(2, Tag::new(Op::Close, 1, 6));
+    wait_for(&mut ring, Op::Close, 1);
+    let counters = ring.counters();
+    assert_eq!(counters.submissions, counters.terminal_completions);
+}

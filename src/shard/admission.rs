@@ -65,7 +65,8 @@ impl Admission {
         })
     }
 
-    /// Takes a place, if there is one.
+    /// Takes a place, if there is one. Whoever finds none has not counted as a newcomer of this
+    /// second: those who are turned away anyhow leave the others their chance.
     ///
     /// # Errors
     /// Which bound is reached.
@@ -73,14 +74,15 @@ impl Admission {
         if self.memory_exceeded.load(Ordering::Relaxed) && !is(Mutant::MemoryLimitMissed) {
             return Err(Refusal::MemoryLimit);
         }
-        if !self.take_token(now) && !is(Mutant::TokenNotTaken) {
-            return Err(Refusal::AcceptRate);
-        }
         if self.admitted.fetch_add(1, Ordering::Relaxed) >= self.bounds.connections_max {
             if !is(Mutant::PlaceKept) {
                 self.leave();
             }
             return Err(Refusal::MaxConnections);
+        }
+        if !self.take_token(now) && !is(Mutant::TokenNotTaken) {
+            self.leave();
+            return Err(Refusal::AcceptRate);
         }
         Ok(())
     }

@@ -62,7 +62,8 @@ impl Actions {
     }
 
     /// Pushes `message` to a session of this shard. To one that has gone, that has sent nothing
-    /// yet, or that is another shard's, it is not sent; that is counted.
+    /// yet, or that is another shard's, it is not sent; that is counted. Nor is it sent to one to
+    /// whom the same message is still on its way: a message is told apart from another by its id.
     pub fn push(&mut self, session: SessionId, message: &PushMessage) {
         match self.pushes.len() < HANDLER_PUSHES_MAX {
             true => self.pushes.push_back((session, message.clone())),
@@ -117,8 +118,8 @@ impl<S: Sweeper, C> Shard<S, C> {
         let overflowed = std::mem::take(&mut self.application.actions.overflowed);
         self.counters.handler_pushes_refused += overflowed;
         while let Some((session, message)) = self.application.actions.pushes.pop_front() {
-            let pushed = session.shard() == self.number
-                && self.push_grouped(session.key(), &message, now).is_ok();
+            let pushed =
+                session.shard() == self.number && self.push_grouped(session.key(), &message, now);
             self.counters.handler_pushes_refused += u64::from(!pushed);
         }
     }

@@ -37,16 +37,18 @@ impl<S: Sweeper, C> Shard<S, C> {
         if from.is_none() && self.needs_addresses() {
             return Err(Refusal::AddressUnknown);
         }
-        self.admission.enter(now)?;
-        let Some(from) = from else { return Ok(Phase::AwaitingHello) };
+        let Some(from) = from else {
+            return self.admission.enter(now).map(|()| Phase::AwaitingHello);
+        };
+        // Whom a proxy brings is counted where the header says from where he comes.
         if self.policy.proxies.iter().any(|network| network.contains(from)) {
-            return Ok(Phase::AwaitingProxy);
+            return self.admission.enter(now).map(|()| Phase::AwaitingProxy);
         }
-        if self.admission.enter_from(from) {
-            return Ok(Phase::AwaitingHello);
+        if !self.admission.enter_from(from) {
+            return Err(Refusal::MaxPerIp);
         }
-        self.admission.leave();
-        Err(Refusal::MaxPerIp)
+        self.admission.enter(now).inspect_err(|_| self.admission.leave_from(from))?;
+        Ok(Phase::AwaitingHello)
     }
 
     /// Remembers for whom a session was counted, if it was.

@@ -128,17 +128,21 @@ impl<S: Sweeper, C> Shard<S, C> {
         Ok(self.pushes.account(message.id).unwrap_or_default())
     }
 
-    /// Pushes a message that others may be pushed as well, under one account.
+    /// Pushes a message that others may be pushed as well, under one account. Whether it does: not
+    /// to one who has gone, nor to one to whom the same message is still on its way, since the
+    /// account knows each session once.
     pub(super) fn push_grouped(
         &mut self,
         key: SessionKey,
         message: &PushMessage,
         now: Timestamp,
-    ) -> Result<(), PushRefused> {
-        self.check_live(key)?;
+    ) -> bool {
+        if self.check_live(key).is_err() || self.pushes.is_pending(message.id, key) {
+            return false;
+        }
         self.pushes.open_group(message.id, now);
         self.push_to(key, message, now);
-        Ok(())
+        true
     }
 
     fn check_live(&self, key: SessionKey) -> Result<(), PushRefused> {

@@ -204,6 +204,11 @@ impl PushBook {
         entry.marks.set(key, acknowledges);
     }
 
+    /// Whether the push waits for this session.
+    pub(super) fn is_pending(&self, id: u64, key: SessionKey) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.marks.is_pending(key))
+    }
+
     /// The push, if this session is one of those it waits for: one that was forgotten and pushed
     /// anew knows nothing of what is still on its way from before.
     fn pending(&mut self, id: u64, key: SessionKey) -> Option<&mut Entry> {

@@ -82,7 +82,8 @@ impl Policy {
         if !session.has_own_interval {
             return self.heartbeat_interval;
         }
-        let interval_ms = f64::from(session.idle_timeout_ms) / self.timeout_factor;
+        // A thousandth more, since a quotient may come out just below the whole number it is.
+        let interval_ms = f64::from(session.idle_timeout_ms) / self.timeout_factor + 0.001;
         Duration::from_millis(interval_ms as u64)
     }
 }

@@ -75,3 +75,31 @@ fn a_handler_hears_of_sessions_and_messages_and_pushes_to_them() {
     assert_eq!(*diary.borrow(), expected);
     world.check_laws();
 }
+
+/// Pushes what it hears back to whoever has said it, twice.
+struct Echoes;
+
+impl Handler for Echoes {
+    fn message(&mut self, session: SessionId, message: &[u8], actions: &mut Actions) {
+        let message = actions.message(message).expect("short");
+        actions.push(session, &message);
+        actions.push(session, &message);
+    }
+}
+
+#[test]
+fn a_message_that_is_still_on_its_way_to_a_session_is_not_pushed_to_it_again() {
+    let mut world = World::new(Policy::default());
+    world.set_handler(Box::new(Echoes));
+    let one = world.connect();
+    world.receive(one, PING);
+    world.receive(one, &encode(&Frame::Data(b"hello")));
+    let pushed = world.sent_to(one)[PONG.len()..].to_vec();
+    assert_eq!((pushed.len(), pushed[2]), (3 + 8 + 5, 5), "one PUSH: {pushed:?}");
+    assert_eq!(world.counters().handler_pushes_refused, 1);
+    let id = pushed[3..11].try_into().map(u64::from_be_bytes).expect("eight bytes");
+    world.receive(one, &encode(&Frame::PushAck { id }));
+    let account = world.account(id).expect("known");
+    assert_eq!((account.requested, account.acknowledged, account.pending), (1, 1, 0));
+    world.check_laws();
+}

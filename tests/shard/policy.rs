@@ -335,6 +335,31 @@ fn newcomers_are_let_in_at_the_rate_and_in_bursts() {
     world.check_laws();
 }
 
+/// Or one address that is at its limit would shut out everybody.
+#[test]
+fn whom_another_limit_turns_away_takes_nobodys_turn() {
+    let bounds = Bounds {
+        connections_max: 3,
+        per_address_max: Some(1),
+        accept_rate: Some(AcceptRate { per_s: 1, burst: 3 }),
+        ..bounds()
+    };
+    let mut world = World::with_admission(policy(), Admission::with(bounds));
+    world.connect_from(v4(1)).expect("room");
+    for _ in 0..10 {
+        assert_eq!(world.connect_from(v4(1)), Err(Refusal::MaxPerIp));
+    }
+    let second = world.connect_from(v4(2)).expect("its turn is left");
+    world.connect_from(v4(3)).expect("so is this");
+    assert_eq!(world.connect_from(v4(4)), Err(Refusal::MaxConnections));
+    world.peer_closes(second);
+    assert_eq!(world.connect_from(v4(4)), Err(Refusal::AcceptRate));
+    world.advance(ms(1_000));
+    // Whoever had no turn was not counted for his address either, nor has he kept a place.
+    world.connect_from(v4(4)).expect("a turn, a place and its share");
+    world.check_laws();
+}
+
 fn v4(last: u8) -> Option<PeerAddress> {
     Some(PeerAddress::v4([192, 0, 2, last]))
 }

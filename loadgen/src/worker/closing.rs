@@ -8,7 +8,6 @@ use std::time::Duration;
 use heartwheel::limits::GENERATIONS;
 use heartwheel::ring::Op;
 use heartwheel::time::Timestamp;
-use rustix::io::Errno;
 
 use super::client::{Again, InFlight, cause};
 use super::{State, Worker};
@@ -74,13 +73,14 @@ impl Worker {
         }
     }
 
+    /// A reset could not be prepared, as where there is no socket at all: without one, then.
+    pub(super) fn reset_failed(&mut self, index: u32) {
+        self.group.close(index, self.clients[index as usize].generation);
+    }
+
     /// A slot is empty. It may not have held a socket (a connect that failed early): so be it.
-    pub(super) fn closed(&mut self, index: u32, result: i32, now: Timestamp) {
+    pub(super) fn closed(&mut self, index: u32, now: Timestamp) {
         let client = &mut self.clients[index as usize];
-        if result == -Errno::CANCELED.raw_os_error() {
-            // The reset could not be prepared: without one, then.
-            return self.group.close(index, client.generation);
-        }
         client.in_flight.end(InFlight::CLOSE);
         (client.read_again, client.hanging_up) = (false, false);
         client.generation = (client.generation + 1) % GENERATIONS;

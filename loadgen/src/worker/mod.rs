@@ -326,7 +326,8 @@ impl Worker {
             Op::Connect | Op::ConnectSetup => self.connected(tag.index, completion.result, now),
             Op::Receive | Op::ReceiveOnce => self.received(ring, completion, now),
             Op::Send => self.sent(tag.index, completion.result, completion.outgoing),
-            Op::Close => self.closed(tag.index, completion.result, now),
+            Op::Close => self.closed(tag.index, now),
+            Op::ResetSetup => self.reset_failed(tag.index),
             Op::Poll => self.polled(&completion, now),
             Op::Cancel | Op::Wake | Op::PeerName | Op::Accept | Op::SendOwned => {}
         }

@@ -96,21 +96,21 @@ impl Gate {
         if self.asks_names() && household.is_none() {
             return Err(Refusal::AddressUnknown);
         }
+        let of_household = household.map_or(0, |of| *self.by_household.entry(of).or_default());
+        if self.bounds.per_address_max.is_some_and(|max| of_household == max) {
+            return Err(Refusal::MaxPerIp);
+        }
         if self.is_short_of_memory {
             return Err(Refusal::MemoryLimit);
         }
-        self.spend(now)?;
         if self.inside == self.bounds.connections_max {
             return Err(Refusal::MaxConnections);
         }
-        if let (Some(max), Some(household)) = (self.bounds.per_address_max, household) {
-            let count = self.by_household.entry(household).or_default();
-            if *count == max {
-                return Err(Refusal::MaxPerIp);
-            }
-            *count += 1;
-        }
+        self.spend(now)?;
         self.inside += 1;
+        if let Some(household) = household {
+            *self.by_household.entry(household).or_default() += 1;
+        }
         Ok(())
     }
 

@@ -45,7 +45,7 @@ impl<S: Sweeper, R: RingFace> UringEngine<S, R> {
             }
             // One that found nothing was overtaken by the end of its target.
             Op::Cancel => self.members[ring].ended(),
-            Op::Connect | Op::ConnectSetup | Op::SendOwned => {
+            Op::Connect | Op::ConnectSetup | Op::ResetSetup | Op::SendOwned => {
                 debug_assert!(false, "a server opens no connections: {:?}", completion.tag);
             }
         }

@@ -1,7 +1,7 @@
 //! How connections wait for bytes by default: a multishot poll each, and a receive of what is there
 //! whenever it fires.
 //!
-//! A poll that is armed costs the kernel 610 bytes less than a receive that is armed, and a
+//! A poll that is armed costs the kernel 606 bytes less than a receive that is armed, and a
 //! heartbeat one operation more: `docs/ENGINES.md` has the figures.
 //!
 //! Invariant: after a completion of the poll something reads until the socket is empty, or until

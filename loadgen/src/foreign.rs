@@ -123,7 +123,8 @@ impl Foreign {
 
     /// How the server is spoken to; `interval_ms` is what HELLO asks for.
     ///
-    /// What it makes is kept for as long as the process runs; `scripts/sanitize` knows it by this name.
+    /// What it makes is kept for as long as the process runs; `scripts/sanitize` knows it by this
+    /// name.
     #[inline(never)]
     pub fn wire(&self, cli: &Cli, target: &Target, interval_ms: u32) -> Result<Wire> {
         Ok(match target.protocol {

@@ -1,5 +1,6 @@
 //! The sans-IO core in virtual time: bytes in, bytes out, and when sessions end.
 
+mod admission;
 mod drain;
 mod handler;
 mod output;

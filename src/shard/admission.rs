@@ -23,6 +23,13 @@ pub struct Bounds {
     pub memory_bytes_max: Option<u64>,
 }
 
+impl Bounds {
+    /// Up to `connections_max` at a time, and no other bound.
+    pub const fn connections(connections_max: usize) -> Bounds {
+        Bounds { connections_max, per_address_max: None, accept_rate: None, memory_bytes_max: None }
+    }
+}
+
 /// A token bucket: it gains `per_s` a second, and holds `burst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptRate {
@@ -46,12 +53,7 @@ pub struct Admission {
 impl Admission {
     /// Admits up to `limit` at a time.
     pub fn new(limit: usize) -> Arc<Admission> {
-        Admission::with(Bounds {
-            connections_max: limit,
-            per_address_max: None,
-            accept_rate: None,
-            memory_bytes_max: None,
-        })
+        Admission::with(Bounds::connections(limit))
     }
 
     /// Admits as these bounds allow.

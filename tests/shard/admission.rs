@@ -9,12 +9,7 @@ use crate::policy::policy;
 use crate::world::{PING, PONG, World, ms};
 
 fn bounds() -> Bounds {
-    Bounds {
-        connections_max: 100,
-        per_address_max: None,
-        accept_rate: None,
-        memory_bytes_max: None,
-    }
+    Bounds::connections(100)
 }
 
 #[test]

@@ -175,12 +175,7 @@ fn sizes_of_few(random: &mut Random) -> Sizes {
         buffers: random.pick(&[2, 2, 4, 16, 64]),
         buffer_bytes: random.pick(&[16, 64, 256]),
         clients: random.within(4, 60) as usize,
-        bounds: Bounds {
-            connections_max: 0,
-            per_address_max: None,
-            accept_rate: None,
-            memory_bytes_max: None,
-        },
+        bounds: Bounds::connections(0),
     }
 }
 
